@@ -1,0 +1,138 @@
+"""Every error this package raises on purpose.
+
+OscarMetricsError
+├── SettingsError            a setting is unknown or bad: the start stops, naming it
+├── RequestError             the caller's request cannot be answered as asked
+│   ├── BadRequest           400
+│   ├── Unauthorized         401
+│   ├── Forbidden            403
+│   └── NotFound             404
+└── UpstreamError            a system we asked did not answer usefully; sources turn
+                             it into an outcome, so it never reaches a caller
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class OscarMetricsError(Exception):
+    """Base of the tree above."""
+
+
+class SettingsError(OscarMetricsError):
+    """A setting that stops the start.
+
+    ``setting`` is its full name; the message says what was found, what was
+    expected and what to do, and never repeats a secret's value.
+    """
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(f"{setting}: {message}")
+        self.setting = setting
+
+
+class RequestError(OscarMetricsError):
+    """What a caller gets instead of a report: a kept error text and, beside it, detail of ours."""
+
+    status_code: ClassVar[int] = 400
+
+    def __init__(
+        self, text: str, *, parameter: str | None = None, detail: str | None = None
+    ) -> None:
+        super().__init__(text)
+        self.text = text
+        self.parameter = parameter
+        self.detail = detail
+
+
+class BadRequest(RequestError):
+    """A parameter is missing or not understood."""
+
+
+class Unauthorized(RequestError):
+    """Bad or no credentials; ``challenge`` is the WWW-Authenticate value."""
+
+    status_code = 401
+
+    def __init__(self, challenge: str) -> None:
+        super().__init__("unauthorized")
+        self.challenge = challenge
+
+
+class Forbidden(RequestError):
+    """The caller may not see this, whether or not it exists."""
+
+    status_code = 403
+
+
+class NotFound(RequestError):
+    """What was named does not exist."""
+
+    status_code = 404
+
+
+class Reason(StrEnum):
+    """Why an upstream did not answer usefully: bounded, so that it can be a metric label."""
+
+    CONNECT = "connect"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    DEADLINE = "deadline"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    LIMIT = "limit"
+    RATE_LIMITED = "rate_limited"
+    REFUSED = "refused"
+    SERVER_ERROR = "server_error"
+    BAD_ANSWER = "bad_answer"
+    TOO_LARGE = "too_large"
+
+
+# What people read of a reason; upstream text is never passed on.
+REASON_TEXT = {
+    Reason.CONNECT: "could not be reached",
+    Reason.TLS: "could not be reached over TLS (certificate or protocol)",
+    Reason.TIMEOUT: "did not answer in time",
+    Reason.DEADLINE: "had not finished when the report's deadline came",
+    Reason.UNAUTHORIZED: "refused our credentials",
+    Reason.FORBIDDEN: "does not let us read this",
+    Reason.NOT_FOUND: "does not know what was asked (wrong URL?)",
+    Reason.LIMIT: "refused because the question exceeds one of its limits",
+    Reason.RATE_LIMITED: "is refusing requests because there are too many",
+    Reason.REFUSED: "refused the question",
+    Reason.SERVER_ERROR: "failed",
+    Reason.BAD_ANSWER: "answered something that is not its API (a proxy's page, or a wrong URL?)",
+    Reason.TOO_LARGE: "sent a larger answer than is accepted",
+}
+
+_RETRYABLE = frozenset({Reason.CONNECT, Reason.RATE_LIMITED, Reason.SERVER_ERROR})
+
+
+class UpstreamError(OscarMetricsError):
+    """A system we asked did not answer usefully.
+
+    ``reason`` may be shown and counted; ``detail`` is for our log only, already
+    cut short and free of credentials. ``retry_after_seconds`` is what it asked for.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        reason: Reason,
+        detail: str = "",
+        *,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(f"{upstream} {REASON_TEXT[reason]}")
+        self.upstream = upstream
+        self.reason = reason
+        self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same question may be answered a moment later."""
+        return self.reason in _RETRYABLE

@@ -1,0 +1,147 @@
+"""What sources say, in our types, with no opinion. Pure.
+
+A tally is a count of calls for one `CallKey` over one span; every request figure is a
+sum or a distinct over tallies, so nobody carries log lines around.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+
+class Kind(StrEnum):
+    """How a service was called: `/run` (sync), `/job` (async), or through the gateway (exposed)."""
+
+    SYNC = "sync"
+    ASYNC = "async"
+    EXPOSED = "exposed"
+
+
+class Result(StrEnum):
+    """What became of a call, by its HTTP status: below 400, 4xx, 5xx."""
+
+    OK = "ok"
+    CLIENT_ERROR = "client_error"
+    SERVER_ERROR = "server_error"
+
+
+class CountryFrom(StrEnum):
+    """How the country of a call was decided."""
+
+    LABEL = "label"
+    GEOIP = "geoip"
+    ROSTER = "roster"
+    NOTHING = "nothing"
+
+
+class CallKey(NamedTuple):
+    """What calls are counted by.
+
+    `namespace` is blank where the record carries none; `country` is ISO 3166-1 alpha-2,
+    a name that could not be mapped, or blank where unknown.
+    """
+
+    namespace: str
+    service: str
+    user: str
+    country: str
+    country_from: CountryFrom
+    kind: Kind
+    result: Result
+
+
+Tallies = Counter[CallKey]
+
+
+class LogStream(StrEnum):
+    """The two logs calls are found in: the manager's executions, the gateway's exposed requests."""
+
+    EXECUTIONS = "request-logs"
+    EXPOSED = "exposed-request-logs"
+
+
+class CallLog(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request log said of one span.
+
+    `lines_seen` counts the lines recognised as ours, `lines_understood` those that
+    became part of a tally; the difference was read and could not be understood.
+    """
+
+    tallies: Tallies
+    lines_seen: int
+    lines_understood: int
+
+
+class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of one service over one span, and who made them (blank for nobody named)."""
+
+    calls: dict[Kind, int]
+    users: frozenset[str]
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployed service, from its ConfigMap. `owner` and the rest are blank where unreadable."""
+
+    namespace: str
+    name: str
+    owner: str = ""
+    owner_name: str = ""
+    visibility: str = ""
+    allowed_users: tuple[str, ...] = ()
+    vo: str = ""
+    enable_gpu: bool = False
+
+
+class NamespaceOwner(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a namespace belongs to; it outlives the services in it."""
+
+    namespace: str
+    owner: str
+
+
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """What is deployed now, and whose each namespace is."""
+
+    services: tuple[Service, ...]
+    owners: tuple[NamespaceOwner, ...] = ()
+
+
+class ServiceKey(NamedTuple):
+    """A service of a namespace; `service` is blank for what no service could be found for."""
+
+    namespace: str
+    service: str
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """CPU core-seconds and GPU-seconds over one span.
+
+    `None` for a measure that nothing measures, which is not the same as no usage.
+    """
+
+    cpu_seconds: dict[ServiceKey, float] | None
+    gpu_seconds: dict[ServiceKey, float] | None
+
+
+class Membership(StrEnum):
+    """What a user is to the platform."""
+
+    MEMBER = "member"
+    EXTERNAL = "external"
+    UNKNOWN = "unknown"
+
+
+class RosterUser(msgspec.Struct, frozen=True, kw_only=True):
+    """What the roster says of one user; blank or None where it says nothing."""
+
+    id: str
+    name: str = ""
+    membership: Membership | None = None
+    country: str = ""
+
+
+Roster = dict[str, RosterUser]

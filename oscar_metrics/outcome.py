@@ -1,0 +1,149 @@
+"""What became of asking a source: `Ok`, `Partial` or `Unavailable`. Pure.
+
+A source never raises for an upstream's failure and never stands in a default: it
+returns one of these, with the stretches of the asked span it cannot speak for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+import msgspec
+
+from oscar_metrics.timerange import Span, merge
+
+F = TypeVar("F")
+
+# A list of gaps is for people: past this many, neighbours are merged under one reason.
+MAX_GAPS = 200
+
+
+class GapReason(StrEnum):
+    """Why a source cannot speak for a stretch: bounded, and read by people as it stands."""
+
+    NO_LINES = "no log lines at all"
+    RETENTION = "older than the source keeps"
+    ROTATED = "rotated away, or before the container started"
+    NOT_SCRAPED = "not scraped"
+    FAILED = "the source failed"
+    DEADLINE = "not finished when the report's deadline came"
+    UNREADABLE = "part of the file could not be read"
+    TOO_DENSE = "more lines at one instant than the source hands out"
+
+
+class Measure(StrEnum):
+    """Which of a source's figures something is about, where it is not all of them."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of the asked span that a source does not speak for, and why."""
+
+    span: Span
+    reason: GapReason
+
+
+class Ok(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
+    """The source speaks for the whole span. Notes may still say something worth knowing."""
+
+    facts: F
+    origin: str
+    notes: tuple[str, ...] = ()
+    last_updated_ns: int | None = None
+
+
+class Partial(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
+    """The source speaks for some of it: `gaps` in time, or a doubt that `notes` spells out.
+
+    `measures` narrows what is in doubt; empty means everything the source supplies.
+    """
+
+    facts: F
+    origin: str
+    notes: tuple[str, ...]
+    gaps: tuple[Gap, ...] = ()
+    measures: frozenset[Measure] = frozenset()
+    last_updated_ns: int | None = None
+
+
+class Unavailable(msgspec.Struct, frozen=True, kw_only=True):
+    """The source says nothing: not configured, failed, or there is nothing it could speak from."""
+
+    origin: str
+    notes: tuple[str, ...]
+
+
+Outcome = Ok[F] | Partial[F] | Unavailable
+
+
+def settle(
+    facts: F,
+    *,
+    origin: str,
+    asked: Span,
+    now_ns: int,
+    gaps: Iterable[Gap] = (),
+    doubts: Iterable[str] = (),
+    notes: Iterable[str] = (),
+    last_updated_ns: int | None = None,
+) -> Ok[F] | Partial[F]:
+    """`Ok` when nothing is missing or in doubt, else `Partial` with notes that say what is.
+
+    The future is neither missing nor a gap, so gaps are cut at `now_ns`.
+    """
+    reachable = asked.clip(Span(asked.start_ns, max(asked.start_ns, now_ns)))
+    kept = join_gaps(gaps, reachable)
+    doubts = (*_describe(kept), *doubts)
+    if not doubts:
+        return Ok(facts=facts, origin=origin, notes=tuple(notes), last_updated_ns=last_updated_ns)
+    return Partial(
+        facts=facts,
+        origin=origin,
+        notes=(*doubts, *notes),
+        gaps=tuple(kept),
+        last_updated_ns=last_updated_ns,
+    )
+
+
+def join_gaps(gaps: Iterable[Gap], asked: Span) -> list[Gap]:
+    """The gaps inside `asked`, sorted, those of one reason that touch made one, at most MAX_GAPS.
+
+    Beyond that number the nearest neighbours of one reason are joined: what is listed may
+    then be longer than what is missing, never shorter.
+    """
+    by_reason: dict[GapReason, list[Span]] = {}
+    for gap in gaps:
+        by_reason.setdefault(gap.reason, []).append(gap.span.clip(asked))
+    joined = {reason: merge(spans) for reason, spans in by_reason.items()}
+    while sum(map(len, joined.values())) > max(MAX_GAPS, len(joined)):
+        reason = max(joined, key=lambda r: len(joined[r]))
+        joined[reason] = _halve(joined[reason])
+    flat = [Gap(span=span, reason=reason) for reason, spans in joined.items() for span in spans]
+    return sorted(flat, key=lambda gap: (gap.span, gap.reason))
+
+
+def coverage(asked: Span, gaps: Iterable[Gap], now_ns: int) -> float:
+    """The share, 0 to 1, of the asked span up to now that no gap takes away."""
+    reachable = asked.clip(Span(asked.start_ns, max(asked.start_ns, now_ns)))
+    if not reachable.length_ns:
+        return 1.0
+    missing_ns = sum(span.length_ns for span in merge(gap.span.clip(reachable) for gap in gaps))
+    return 1.0 - missing_ns / reachable.length_ns
+
+
+def _halve(spans: list[Span]) -> list[Span]:
+    pairs = zip(spans[::2], spans[1::2], strict=False)
+    joined = [Span(first.start_ns, second.stop_ns) for first, second in pairs]
+    return joined + spans[len(joined) * 2 :]
+
+
+def _describe(gaps: list[Gap]) -> list[str]:
+    described = []
+    for reason in sorted({gap.reason for gap in gaps}):
+        hours = sum(gap.span.length_ns for gap in gaps if gap.reason == reason) / 3.6e12
+        described.append(f"{hours:.4g} h of the range: {reason}")
+    return described

@@ -1,0 +1,223 @@
+"""The one way out to an HTTP upstream: every call passes through `Upstream.get`.
+
+It bounds time, concurrency and body size, retries what may be retried, maps every
+lower-level failure to an UpstreamError once, and counts the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TypeVar
+
+import httpx
+import msgspec
+import stamina
+import structlog
+
+from oscar_metrics.errors import Reason, UpstreamError
+from oscar_metrics.telemetry import Telemetry
+
+T = TypeVar("T")
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+_DETAIL_CHARACTERS = 300
+_LONGEST_RETRY_AFTER_SECONDS = 10.0
+
+
+class UpstreamLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of an upstream, and of ourselves, one process uses for it."""
+
+    concurrency: int = 4
+    timeout_seconds: float = 60.0
+    body_bytes: int = 64 * 1024 * 1024
+    attempts: int = 3
+
+
+class Upstream:
+    """A client for one HTTP upstream, made once at start-up and closed with `aclose`.
+
+    `name` is the metric label. `headers` may hold credentials: they are sent and never logged.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        *,
+        limits: UpstreamLimits,
+        telemetry: Telemetry,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        # Its clock less ours, from the last answer's Date header: good to a second.
+        self.clock_difference_seconds: float | None = None
+        self._limits = limits
+        self._telemetry = telemetry
+        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._client = httpx.AsyncClient(
+            base_url=base_url.rstrip("/"),
+            headers={"Accept": "application/json", **(headers or {})},
+            timeout=httpx.Timeout(limits.timeout_seconds, connect=min(5.0, limits.timeout_seconds)),
+            limits=httpx.Limits(
+                max_connections=limits.concurrency, max_keepalive_connections=limits.concurrency
+            ),
+            # A redirect would carry credentials to another host, and hides a wrong URL.
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def get_json(
+        self, path: str, params: Mapping[str, str], decoder: msgspec.json.Decoder[T]
+    ) -> T:
+        """The decoded answer; raises UpstreamError, with BAD_ANSWER where it is not as expected."""
+        body = await self.get(path, params)
+        try:
+            return decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise UpstreamError(self.name, Reason.BAD_ANSWER, _shorten(str(exc))) from exc
+
+    async def get(self, path: str, params: Mapping[str, str]) -> bytes:
+        """The body of a 200, after up to `attempts` tries; raises UpstreamError."""
+        async for attempt in stamina.retry_context(
+            on=_backoff, attempts=self._limits.attempts, timeout=None, wait_max=5.0
+        ):
+            with attempt:
+                return await self._once(path, params)
+        raise AssertionError  # pragma: no cover - the loop returns or raises
+
+    async def _once(self, path: str, params: Mapping[str, str]) -> bytes:
+        async with self._slots:
+            began = time.perf_counter()
+            reason = "cancelled"
+            try:
+                async with self._answer(path, params) as response:
+                    body = await self._body(response)
+                reason = "ok"
+            except UpstreamError as exc:
+                reason = exc.reason
+                _log.warning(
+                    "upstream call failed", upstream=self.name, reason=reason, detail=exc.detail
+                )
+                raise
+            finally:
+                self._telemetry.upstream_calls.labels(self.name, reason).observe(
+                    time.perf_counter() - began
+                )
+            return body
+
+    @contextlib.asynccontextmanager
+    async def _answer(self, path: str, params: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+        with map_httpx_errors(self.name):
+            async with self._client.stream("GET", path, params=params) as response:
+                if (date := _http_date(response.headers.get("date", ""))) is not None:
+                    self.clock_difference_seconds = date - time.time()
+                if response.status_code != httpx.codes.OK:
+                    text = await self._error_text(response)
+                    raise status_error(self.name, response.status_code, text, response.headers)
+                yield response
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.aiter_bytes():
+            size += len(chunk)
+            if size > self._limits.body_bytes:
+                raise UpstreamError(
+                    self.name, Reason.TOO_LARGE, f"more than {self._limits.body_bytes} bytes"
+                )
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def _error_text(self, response: httpx.Response) -> str:
+        # Only the beginning is read: an error body may be as large as it likes.
+        async for chunk in response.aiter_bytes():
+            return chunk[: 4 * _DETAIL_CHARACTERS].decode("utf-8", "replace")
+        return ""
+
+
+# What a status other than 200 means to Loki, Prometheus and their relatives.
+_STATUS_REASONS = {
+    401: Reason.UNAUTHORIZED,
+    403: Reason.FORBIDDEN,
+    404: Reason.NOT_FOUND,
+    407: Reason.FORBIDDEN,
+    429: Reason.RATE_LIMITED,
+    502: Reason.SERVER_ERROR,
+    503: Reason.SERVER_ERROR,
+    504: Reason.TIMEOUT,
+}
+
+
+def status_error(name: str, status: int, text: str, headers: Mapping[str, str]) -> UpstreamError:
+    """The error a status other than 200 stands for; `text` is kept short, for the log."""
+    fallback = Reason.BAD_ANSWER if status < 400 else Reason.REFUSED
+    return UpstreamError(
+        name,
+        _STATUS_REASONS.get(status, fallback),
+        _shorten(f"{status} {text}"),
+        retry_after_seconds=_retry_after_seconds(headers.get("retry-after", "")),
+    )
+
+
+@contextlib.contextmanager
+def map_httpx_errors(name: str) -> Iterator[None]:
+    """Turn every httpx failure into the UpstreamError it means."""
+    try:
+        yield
+    except httpx.TimeoutException as exc:
+        reason = Reason.CONNECT if isinstance(exc, httpx.ConnectTimeout) else Reason.TIMEOUT
+        raise UpstreamError(name, reason, type(exc).__name__) from exc
+    except httpx.ConnectError as exc:
+        reason = Reason.TLS if _is_tls(exc) else Reason.CONNECT
+        raise UpstreamError(name, reason, _shorten(str(exc))) from exc
+    except (httpx.DecodingError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+        raise UpstreamError(name, Reason.BAD_ANSWER, _shorten(str(exc))) from exc
+    except httpx.HTTPError as exc:
+        raise UpstreamError(name, Reason.CONNECT, _shorten(str(exc) or type(exc).__name__)) from exc
+
+
+def _backoff(exc: Exception) -> bool | float:
+    if not isinstance(exc, UpstreamError) or not exc.retryable:
+        return False
+    return True if exc.retry_after_seconds is None else exc.retry_after_seconds
+
+
+def _retry_after_seconds(value: str) -> float | None:
+    """Seconds of a Retry-After header, as a number or an HTTP date, at most ten."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        if (date := _http_date(value)) is None:
+            return None
+        seconds = date - time.time()
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _http_date(value: str) -> float | None:
+    """Seconds since the epoch of an HTTP date, or None."""
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_tls(exc: BaseException | None) -> bool:
+    while exc is not None:
+        if isinstance(exc, ssl.SSLError):
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _DETAIL_CHARACTERS else text[:_DETAIL_CHARACTERS] + "…"
