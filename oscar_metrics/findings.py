@@ -8,7 +8,7 @@ import msgspec
 
 
 class Level(StrEnum):
-    """`problem`: numbers will be missing or wrong; `warning`: they may be; `ok`: as it should be."""
+    """`problem`: numbers will be missing or wrong; `warning`: they may be; `ok`: all is well."""
 
     OK = "ok"
     WARNING = "warning"

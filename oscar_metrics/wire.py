@@ -1,0 +1,242 @@
+"""The shapes of every answer, field for field as the HTTP contract orders them. Pure.
+
+`None` is a number whose source could not be read; UNSET is a field that is absent.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class Metric(StrEnum):
+    """The metric keys clients know, and whether one can be asked for a single service."""
+
+    SERVICES_COUNT = "services-count"
+    CPU_HOURS = "cpu-hours"
+    GPU_HOURS = "gpu-hours"
+    REQUESTS_SYNC = "requests-sync-per-service"
+    REQUESTS_ASYNC = "requests-async-per-service"
+    REQUESTS_EXPOSED = "requests-exposed-per-service"
+    REQUESTS_PER_USER = "requests-per-user"
+    USERS_PER_SERVICE = "users-per-service"
+    COUNTRIES_COUNT = "countries-count"
+    COUNTRIES_LIST = "countries-list"
+
+
+# Those of one service, in the order the path route lists them.
+SERVICE_METRICS = (
+    Metric.CPU_HOURS,
+    Metric.GPU_HOURS,
+    Metric.REQUESTS_SYNC,
+    Metric.REQUESTS_ASYNC,
+    Metric.REQUESTS_EXPOSED,
+    Metric.USERS_PER_SERVICE,
+)
+
+
+class GroupBy(StrEnum):
+    """What a breakdown has a row for."""
+
+    SERVICE = "service"
+    USER = "user"
+    COUNTRY = "country"
+
+
+class SourceName(StrEnum):
+    """The sources of a report, in the order they are listed."""
+
+    INVENTORY = "service-inventory"
+    USAGE = "usage-metrics"
+    REQUEST_LOGS = "request-logs"
+    EXPOSED_REQUEST_LOGS = "exposed-request-logs"
+    COUNTRIES = "country-attribution"
+    ROSTER = "user-roster"
+
+
+class SourceState(StrEnum):
+    """How much of what was asked a source could say."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    MISSING = "missing"
+
+
+class WireGap(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch a source does not speak for; `end` is the first instant after it."""
+
+    start: str
+    end: str
+    reason: str
+
+
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of asking one source, and which fields of the answer it concerns."""
+
+    name: SourceName
+    status: SourceState
+    last_updated: str | UnsetType = UNSET
+    notes: str | UnsetType = UNSET
+    origin: str
+    coverage: float
+    gaps: tuple[WireGap, ...]
+    affects: tuple[str, ...]
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of one service."""
+
+    service_id: str
+    metric: Metric
+    start: str
+    end: str
+    value: float | None
+    unit: str | UnsetType = UNSET
+    sources: tuple[SourceStatus, ...]
+
+
+class ServiceMetric(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the metrics of a service, on the path route."""
+
+    metric: Metric
+    value: float | None
+    unit: str | UnsetType = UNSET
+    sources: tuple[SourceStatus, ...]
+
+
+class ServiceMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Every metric of one service."""
+
+    service_name: str
+    start: str
+    end: str
+    metrics: tuple[ServiceMetric, ...]
+
+
+class CountryCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Executions from one country (ISO 3166-1 alpha-2)."""
+
+    country: str
+    request_count: int
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """The totals of a summary; none of the kept ones is ever absent."""
+
+    services_count_active: int | None
+    services_count_total: int | None
+    cpu_hours_total: float | None
+    gpu_hours_total: float | None
+    requests_count_total: int | None
+    requests_count_sync: int | None
+    requests_count_async: int | None
+    requests_count_exposed: int | None
+    countries_count: int | None
+    countries: tuple[CountryCount, ...]
+    users_count: int | None
+    users: tuple[str, ...]
+    failed_count: int | None
+    unknown_country_count: int | None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """Totals over a range."""
+
+    start: str
+    end: str
+    totals: Totals
+    sources: tuple[SourceStatus, ...]
+
+
+class ServiceItem(msgspec.Struct, frozen=True, kw_only=True):
+    """The row of one service name, whatever its namespaces."""
+
+    key: str
+    requests_count_total: int | None
+    requests_count_sync: int | None
+    requests_count_async: int | None
+    requests_count_exposed: int | None
+    unique_users_count: int | None
+    users: tuple[str, ...] | UnsetType = UNSET
+    countries: tuple[CountryCount, ...]
+    namespaces: tuple[str, ...]
+    failed_count: int | None
+    cpu_hours: float | None | UnsetType = UNSET
+    gpu_hours: float | None | UnsetType = UNSET
+    unattributed: bool | UnsetType = UNSET
+
+
+class UserItem(msgspec.Struct, frozen=True, kw_only=True):
+    """The row of one user; the key is blank for calls that name none."""
+
+    key: str
+    membership: str
+    executions_count: int
+    countries: tuple[CountryCount, ...]
+    failed_count: int
+
+
+class CountryItem(msgspec.Struct, frozen=True, kw_only=True):
+    """The row of one country, or of `unknown`; `countries` holds the row's own count."""
+
+    key: str
+    executions_count: int
+    unique_users_count: int
+    countries: tuple[CountryCount, ...]
+
+
+class ServiceBreakdown(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows per service."""
+
+    start: str
+    end: str
+    group_by: str
+    items: tuple[ServiceItem, ...]
+    sources: tuple[SourceStatus, ...]
+
+
+class UserBreakdown(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows per user."""
+
+    start: str
+    end: str
+    group_by: str
+    items: tuple[UserItem, ...]
+    sources: tuple[SourceStatus, ...]
+
+
+class CountryBreakdown(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows per country."""
+
+    start: str
+    end: str
+    group_by: str
+    items: tuple[CountryItem, ...]
+    sources: tuple[SourceStatus, ...]
+
+
+Breakdown = ServiceBreakdown | UserBreakdown | CountryBreakdown
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """Someone an administrator may filter by."""
+
+    id: str
+    name: str
+    namespace: str
+
+
+class Owners(msgspec.Struct, frozen=True, kw_only=True):
+    """Every owner, sorted by name."""
+
+    owners: tuple[Owner, ...]
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every answer that is not a report; `error` is one of the contract's texts."""
+
+    error: str
+    parameter: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
