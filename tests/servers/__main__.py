@@ -1,0 +1,29 @@
+"""`python -m tests.servers build`: install the servers that the tests start."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.servers.build import BuildError, build_all
+
+
+def main() -> int:
+    """Return the exit code: 0 when every server is there, 1 when one could not be built."""
+    parser = argparse.ArgumentParser(prog="python -m tests.servers", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    commands.add_parser(
+        "build",
+        help="build what is missing: some 12 minutes and 17 GB on 2 cores, 450 MB of it stay",
+    )
+    parser.parse_args()
+    try:
+        build_all()
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
