@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers.build import SERVERS, find, require
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def build(cache: Path, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.servers", "build"],
+        cwd=REPOSITORY,
+        env={
+            **os.environ,
+            "OSCAR_METRICS_CACHE_DIR": str(cache),
+            "PATH": str(path),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def write_program(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_without_go_the_build_says_what_to_install(tmp_path: Path) -> None:
+    done = build(tmp_path, tmp_path)
+
+    assert done.returncode == 1
+    assert "Go 1.26.5 or newer is needed" in done.stderr
+    assert "install it from your distribution, then run make test again" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["go1.19.8", "go1.26.4", "go1.26rc1"])
+def test_a_go_too_old_is_named(tmp_path: Path, version: str) -> None:
+    write_program(tmp_path / "bin/go", f"echo go version {version} linux/amd64")
+
+    done = build(tmp_path, tmp_path / "bin")
+
+    assert done.returncode == 1
+    assert "Go 1.26.5 or newer is needed" in done.stderr
+
+
+def test_a_build_that_fails_shows_why_and_leaves_nothing_that_looks_finished(
+    tmp_path: Path,
+) -> None:
+    # "$6" is what follows -o: half a program is there when the compiler gives up.
+    write_program(
+        tmp_path / "bin/go",
+        'if [ "$1" = version ]; then echo go version go1.27.0 linux/amd64; exit; fi\n'
+        'echo half > "$6"; echo out of disk >&2; exit 1',
+    )
+
+    done = build(tmp_path, tmp_path / "bin")
+
+    assert done.returncode == 1
+    assert "loki 3.7.8 could not be built" in done.stderr
+    assert "out of disk" in done.stderr
+    assert (tmp_path / "servers/unfinished/loki").read_text() == "half\n"
+    assert not (tmp_path / "servers/loki-3.7.8").exists()
+
+
+def test_a_shells_go_settings_do_not_reach_the_build(tmp_path: Path) -> None:
+    write_program(
+        tmp_path / "bin/go",
+        'if [ "$1" = version ]; then echo go version go1.27.0 linux/amd64; exit; fi\n'
+        'echo "flags=$GOFLAGS os=$GOOS cgo=$CGO_ENABLED"; exit 1',
+    )
+
+    done = build(tmp_path, tmp_path / "bin", GOFLAGS="-mod=vendor", GOOS="plan9", CGO_ENABLED="1")
+
+    assert "flags=-mod=readonly -modcacherw -buildvcs=false os= cgo=0" in done.stderr
+
+
+def test_programs_that_are_there_are_used_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for server in SERVERS.values():
+        write_program(tmp_path / "servers" / f"{server.name}-{server.version}", "exit 1")
+    monkeypatch.setenv("OSCAR_METRICS_CACHE_DIR", str(tmp_path))
+
+    done = build(tmp_path, tmp_path)
+
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == len(SERVERS)
+    assert require("loki") == tmp_path / "servers/loki-3.7.8"
+
+
+@pytest.mark.parametrize(
+    ("told", "taken"),
+    [
+        ("loki, version 3.7.8 (branch: , revision: )", True),
+        ("v3.7.8", True),
+        ("loki, version 3.7.80", False),
+        ("loki, version 13.7.8", False),
+        ("loki, version 2.9.1", False),
+    ],
+)
+def test_a_program_on_path_is_taken_if_it_has_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, taken: bool
+) -> None:
+    write_program(tmp_path / "bin/loki", f"echo '{told}'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("OSCAR_METRICS_CACHE_DIR", str(tmp_path))
+
+    assert (find(SERVERS["loki"]) is not None) is taken
+
+
+def test_a_missing_server_skips_the_test_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("OSCAR_METRICS_CACHE_DIR", str(tmp_path))
+
+    with pytest.raises(pytest.skip.Exception, match=r"loki 3\.7\.8 is not installed"):
+        require("loki")
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_tells_the_version_in_its_name(name: str) -> None:
+    done = subprocess.run([require(name), "--version"], capture_output=True, text=True, check=True)
+
+    assert SERVERS[name].version in done.stdout
