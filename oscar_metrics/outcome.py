@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -107,6 +107,13 @@ def settle(
         gaps=tuple(kept),
         last_updated_ns=last_updated_ns,
     )
+
+
+def with_facts(outcome: Outcome[Any], facts: F) -> Outcome[F]:
+    """The same outcome, about other facts."""
+    if isinstance(outcome, Unavailable):
+        return outcome
+    return msgspec.structs.replace(outcome, facts=facts)
 
 
 def join_gaps(gaps: Iterable[Gap], asked: Span) -> list[Gap]:

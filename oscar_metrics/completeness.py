@@ -1,0 +1,140 @@
+"""What became of each source, as a report says it: outcomes → source statuses. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from oscar_metrics.facts import CallLog, CountryFrom, Membership, Roster
+from oscar_metrics.outcome import Measure, Ok, Outcome, Partial, Unavailable, coverage
+from oscar_metrics.timerange import Span, format_instant
+from oscar_metrics.wire import SourceName, SourceState, SourceStatus, WireGap
+
+# Users that stand for a mechanism: the administrator or a rejected caller, a service
+# token, a bucket event. They count as users, as they always have.
+NOT_PEOPLE = frozenset({"oscar", "nil", "minio"})
+
+# A field of an answer, and the measure it shows where its source has several.
+Field = tuple[str, Measure | None]
+
+
+def fields(*names: str) -> tuple[Field, ...]:
+    """Fields that depend on everything their source says."""
+    return tuple((name, None) for name in names)
+
+
+def state(outcome: Outcome[Any]) -> SourceState:
+    """The contract's word for an outcome."""
+    match outcome:
+        case Ok():
+            return SourceState.OK
+        case Partial():
+            return SourceState.PARTIAL
+        case Unavailable():
+            return SourceState.MISSING
+
+
+def status(
+    name: SourceName, outcome: Outcome[Any], affected: Sequence[Field], asked: Span, now_ns: int
+) -> SourceStatus:
+    """One source's line in a report; `affected` is cut to what the outcome leaves in doubt."""
+    if isinstance(outcome, Unavailable):
+        return SourceStatus(
+            name=name,
+            status=SourceState.MISSING,
+            notes=sentence(outcome.notes) or "nothing could be read",
+            origin=outcome.origin,
+            coverage=0.0,
+            gaps=(),
+            affects=tuple(field for field, _ in affected),
+        )
+    updated_ns = now_ns if outcome.last_updated_ns is None else outcome.last_updated_ns
+    gaps = outcome.gaps if isinstance(outcome, Partial) else ()
+    return SourceStatus(
+        name=name,
+        status=state(outcome),
+        last_updated=format_instant(updated_ns),
+        notes=sentence(outcome.notes) or UNSET,
+        origin=outcome.origin,
+        coverage=coverage(asked, gaps, now_ns),
+        gaps=tuple(
+            WireGap(
+                start=format_instant(gap.span.start_ns),
+                end=format_instant(gap.span.stop_ns),
+                reason=gap.reason,
+            )
+            for gap in gaps
+        ),
+        affects=_in_doubt(outcome, affected) if isinstance(outcome, Partial) else (),
+    )
+
+
+def sentence(notes: Iterable[str]) -> str:
+    """Notes as one text, which is the type today's clients decode."""
+    return "; ".join(note for note in notes if note)
+
+
+def country_attribution(
+    executions: Outcome[CallLog], geoip: Outcome[Any], roster: Outcome[Roster]
+) -> Outcome[None]:
+    """How the countries of a request log were decided, and how many could not be."""
+    if isinstance(executions, Unavailable):
+        return Unavailable(origin="", notes=("there is no request log to attribute",))
+    decided = dict.fromkeys(CountryFrom, 0)
+    for key, count in executions.facts.tallies.items():
+        decided[key.country_from] += count
+    unknown = decided.pop(CountryFrom.NOTHING)
+    total = unknown + sum(decided.values())
+    origin = "+".join(how for how, count in decided.items() if count)
+    notes = [
+        f"{count} of {total} by {_COUNTRY_WORDS[how]}" for how, count in decided.items() if count
+    ]
+    if unknown:
+        notes.append(f"{unknown} of {total} have no country")
+    if not unknown or isinstance(geoip, Ok):
+        return Ok(facts=None, origin=origin, notes=tuple(notes))
+    doubts = [*notes, *geoip.notes]
+    if isinstance(roster, Partial):
+        doubts.append("the roster could not be read whole")
+    return Partial(facts=None, origin=origin, notes=tuple(doubts))
+
+
+def with_users_note(roster: Outcome[Roster], users: Iterable[str]) -> Outcome[Roster]:
+    """The roster's outcome, saying how many of the users counted are not people."""
+    users = set(users)
+    mechanisms = sorted(users & NOT_PEOPLE)
+    if not mechanisms:
+        return roster
+    note = f"{len(mechanisms)} of {len(users)} users are not people ({', '.join(mechanisms)})"
+    return msgspec.structs.replace(roster, notes=(*roster.notes, note))
+
+
+def membership(user: str, roster: Outcome[Roster]) -> Membership:
+    """The roster's word; else what the form of the user id says by the contract's rule."""
+    if not isinstance(roster, Unavailable):
+        entry = roster.facts.get(user)
+        if entry is not None and entry.membership is not None:
+            return entry.membership
+    if user == "nil":
+        return Membership.EXTERNAL
+    if not user or user in NOT_PEOPLE:
+        return Membership.UNKNOWN
+    return Membership.MEMBER
+
+
+_COUNTRY_WORDS = {
+    CountryFrom.LABEL: "a label of the log",
+    CountryFrom.GEOIP: "the caller's address",
+    CountryFrom.ROSTER: "the user roster",
+}
+
+
+def _in_doubt(outcome: Partial[Any], affected: Sequence[Field]) -> tuple[str, ...]:
+    return tuple(
+        field
+        for field, measure in affected
+        if not outcome.measures or measure is None or measure in outcome.measures
+    )

@@ -1,0 +1,111 @@
+"""The layout's promises: imports point one way, files stay small, each module says what it is."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "oscar_metrics"
+
+# Lower may not import higher. A module not listed takes the layer of its package.
+LAYERS = {
+    "errors": 0,
+    "timerange": 0,
+    "facts": 0,
+    "outcome": 0,
+    "findings": 0,
+    "telemetry": 0,
+    "wire": 1,
+    "completeness": 1,
+    "reports": 1,
+    "sources.log_lines": 1,
+    "sources.tallying": 1,
+    "sources.promql": 1,
+    "sources.logql": 1,
+    "sources.upstream": 2,
+    "sources": 3,
+    "auth": 3,
+    "aggregator": 4,
+    "handlers": 5,
+    "settings": 6,
+    "app": 7,
+    "cli": 8,
+    "__main__": 9,
+}
+# Within layer 0 and 1 the order is the one below: each may import those before it.
+FOUNDATION = ["errors", "timerange", "facts", "outcome", "findings", "telemetry"]
+# Who may read a clock or the environment.
+EDGES = {"app", "cli", "__main__"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def layer_of(module: str) -> int:
+    while module not in LAYERS:
+        module, dot, _ = module.rpartition(".")
+        assert dot, f"{module} is in no layer: add it to LAYERS and to docs/architecture.md"
+    return LAYERS[module]
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("oscar_metrics"):
+            base = (node.module or "").removeprefix("oscar_metrics").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                is_module = (PACKAGE / Path(*inner.split("."))).with_suffix(".py").exists()
+                found.add(inner if is_module else base)
+        elif isinstance(node, ast.Import):
+            found |= {
+                alias.name.removeprefix("oscar_metrics").lstrip(".")
+                for alias in node.names
+                if alias.name.startswith("oscar_metrics")
+            }
+    return found - {""}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_one_way(path: Path) -> None:
+    module = name_of(path)
+    if not module:
+        return
+    for imported in imports_of(path):
+        assert layer_of(imported) <= layer_of(module), f"{module} imports {imported}"
+        if module in FOUNDATION and imported in FOUNDATION:
+            assert FOUNDATION.index(imported) < FOUNDATION.index(module), (module, imported)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_pure_and_inner_modules_read_no_clock_and_no_environment(path: Path) -> None:
+    if name_of(path) in EDGES:
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            assert ast.unparse(node) not in {
+                "datetime.now",
+                "datetime.utcnow",
+                "time.time_ns",
+                "os.environ",
+                "os.getenv",
+            }, f"line {node.lineno}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in PACKAGE.parent.rglob("*.py") if ".venv" not in p.parts],
+    ids=lambda p: str(p.relative_to(PACKAGE.parent)),
+)
+def test_no_file_is_past_five_hundred_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 500
+
+
+def test_the_rule_is_able_to_fail() -> None:
+    assert layer_of("sources.anything") > layer_of("reports")
+    assert layer_of("aggregator") < layer_of("handlers.reports")
