@@ -23,7 +23,7 @@ _START_NS = parse_instant("2026-01-01T00:00:00Z")
 SPAN = Span(_START_NS, _START_NS + 31 * DAY_NS)
 # The manager's node was down on a Saturday: the first report shows an honest gap.
 OUTAGE = Span(_START_NS + 16 * DAY_NS + 2 * HOUR_NS, _START_NS + 16 * DAY_NS + 7 * HOUR_NS)
-_MIX = Mix(calls=40_000, exposed=0.25, broken=60, users=120, cri=0.25, outage=OUTAGE)
+_MIX = Mix(calls=40_000, exposed=0.25, broken=200, users=120, cri=0.25, outage=OUTAGE)
 
 # Where a day of the month ends one file of the manager's log and begins the next.
 _FIRST_ROTATION_NS = _START_NS + 14 * DAY_NS
