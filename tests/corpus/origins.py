@@ -31,12 +31,13 @@ _PART_NS = 1_000
 
 
 class PodLog(msgspec.Struct, frozen=True, kw_only=True):
-    """The log of a pod's one container in CRI form: of this run and of the one before."""
+    """The log of a pod's one container in CRI form: of this run, and of the one before."""
 
     namespace: str
     pod: str
     container: str
     labels: Mapping[str, str]
+    started_ns: int
     lines: Sequence[str]
     previous: Sequence[str]
 
@@ -98,15 +99,17 @@ def pod_logs(corpus: Corpus) -> list[PodLog]:
         label = "app" if workload is Workload.MANAGER else "app.kubernetes.io/name"
         for pod in pods:
             mine = [entry for entry in corpus.entries if entry.pod == pod]
-            restarted_ns = middle_ns if pod == PODS[Workload.MANAGER][0] else 0
+            restarted = pod == PODS[Workload.MANAGER][0]
+            started_ns = middle_ns if restarted else corpus.span.start_ns
             logs.append(
                 PodLog(
                     namespace=namespace,
                     pod=pod,
                     container=_CONTAINERS[workload],
                     labels={label: app},
-                    lines=_runtime_lines(e for e in mine if e.time_ns >= restarted_ns),
-                    previous=_runtime_lines(e for e in mine if e.time_ns < restarted_ns),
+                    started_ns=started_ns,
+                    lines=_runtime_lines(e for e in mine if e.time_ns >= started_ns),
+                    previous=_runtime_lines(e for e in mine if e.time_ns < started_ns),
                 )
             )
     return logs
