@@ -6,7 +6,9 @@ OscarMetricsError
 │   ├── BadRequest           400
 │   ├── Unauthorized         401
 │   ├── Forbidden            403
-│   └── NotFound             404
+│   ├── NotFound             404
+│   ├── QueryTooLong         414
+│   └── NotNow               503, with Retry-After
 └── UpstreamError            a system we asked did not answer usefully; sources turn
                              it into an outcome, so it never reaches a caller
 """
@@ -71,6 +73,22 @@ class NotFound(RequestError):
     """What was named does not exist."""
 
     status_code = 404
+
+
+class QueryTooLong(RequestError):
+    """The query string is longer than is read."""
+
+    status_code = 414
+
+
+class NotNow(RequestError):
+    """The answer rests on something that cannot be read at the moment."""
+
+    status_code = 503
+
+    def __init__(self, text: str, *, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(text, detail=detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Reason(StrEnum):

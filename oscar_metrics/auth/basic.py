@@ -1,0 +1,58 @@
+"""The administrator's log-in: HTTP Basic."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+
+from oscar_metrics.errors import Unauthorized
+
+BASIC_CHALLENGE = 'Basic realm="OSCAR Metrics"'
+# A Basic challenge here would open the browser's log-in box inside the dashboard.
+BEARER_CHALLENGE = 'Bearer error="invalid_token"'
+
+
+class BasicAuth:
+    """Knows the administrator's credentials and admits nobody else."""
+
+    def __init__(self, username: str, password: str) -> None:
+        self._username = username.encode()
+        self._password = password.encode()
+
+    def check(self, authorization: str | None) -> None:
+        """Nothing for the administrator; raises Unauthorized for anyone else.
+
+        `authorization` is the header's value, or None where the request has none.
+        """
+        given = _credentials(authorization or "")
+        if given is None or not self._match(*given):
+            bearer = authorization is not None and authorization.startswith("Bearer ")
+            raise Unauthorized(BEARER_CHALLENGE if bearer else BASIC_CHALLENGE)
+
+    def admits(self, authorization: str | None) -> bool:
+        """Whether `check` would pass."""
+        try:
+            self.check(authorization)
+        except Unauthorized:
+            return False
+        return True
+
+    def _match(self, username: bytes, password: bytes) -> bool:
+        # Both are always compared, each in constant time: how long it takes tells nothing.
+        same_username = hmac.compare_digest(username, self._username)
+        same_password = hmac.compare_digest(password, self._password)
+        return same_username and same_password
+
+
+def _credentials(authorization: str) -> tuple[bytes, bytes] | None:
+    """User name and password of a Basic header (RFC 7617); None where it is not one."""
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    username, colon, password = decoded.partition(b":")
+    return (username, password) if colon else None

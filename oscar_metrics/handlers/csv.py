@@ -1,0 +1,143 @@
+"""A breakdown as comma-separated text, and the headers it travels with. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from msgspec import UNSET, UnsetType
+
+from oscar_metrics.wire import (
+    Breakdown,
+    CountryBreakdown,
+    CountryCount,
+    CountryItem,
+    ServiceBreakdown,
+    ServiceItem,
+    SourceName,
+    SourceState,
+    SourceStatus,
+    UserBreakdown,
+    UserItem,
+)
+
+_USER_COLUMNS = ("key", "membership", "executions_count", "countries")
+_SERVICE_COLUMNS = (
+    "key",
+    "membership",
+    "requests_count_total",
+    "requests_count_sync",
+    "requests_count_async",
+    "requests_count_exposed",
+    "unique_users_count",
+    "countries",
+)
+_COUNTRY_COLUMNS = ("key", "membership", "executions_count", "unique_users_count", "countries")
+_USAGE_COLUMNS = ("cpu_hours", "gpu_hours")
+
+# What a spreadsheet would run as a formula.
+_FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
+_NEEDS_QUOTES = re.compile(r'[,"\r\n]')
+# The sources numbers come from: while one of them is not whole, so is no file.
+_NUMBER_SOURCES = frozenset(
+    {SourceName.USAGE, SourceName.REQUEST_LOGS, SourceName.EXPOSED_REQUEST_LOGS}
+)
+_MAX_NOTE_CHARACTERS = 240
+
+Cell = str | int | float | UnsetType | None
+
+
+def breakdown_csv(report: Breakdown, *, raw: bool = False) -> str:
+    """The rows under a header line, LF line ends, quotes only where they are needed.
+
+    A number that is not known is an empty cell. Text that a spreadsheet would take for a
+    formula is prefixed with `'`, unless `raw`. Usage columns are there when usage was asked.
+    """
+    match report:
+        case ServiceBreakdown():
+            usage = any(source.name is SourceName.USAGE for source in report.sources)
+            header = (*_SERVICE_COLUMNS, *(_USAGE_COLUMNS if usage else ()))
+            rows = [_service_row(item, usage=usage) for item in report.items]
+        case UserBreakdown():
+            header, rows = _USER_COLUMNS, [_user_row(item) for item in report.items]
+        case CountryBreakdown():
+            header, rows = _COUNTRY_COLUMNS, [_country_row(item) for item in report.items]
+    lines: list[Sequence[Cell]] = [header, *rows]
+    return "".join(",".join(_cell(cell, raw=raw) for cell in line) + "\n" for line in lines)
+
+
+def file_name(report: Breakdown) -> str:
+    """What a browser saves it as: group and range, `-partial` where numbers are not whole."""
+    partial = any(
+        source.name in _NUMBER_SOURCES and source.status is not SourceState.OK
+        for source in report.sources
+    )
+    parts = ("oscar-metrics", report.group_by.lower(), _safe(report.start), _safe(report.end))
+    return "-".join((*parts, "partial") if partial else parts) + ".csv"
+
+
+def completeness_header(sources: Iterable[SourceStatus]) -> str:
+    """What became of each source, on one line: an RFC 8941 list with parameters."""
+    return ", ".join(
+        f"{source.name};status={source.status};coverage={source.coverage:.3f}"
+        + (f";notes={_quoted(source.notes)}" if source.notes else "")
+        for source in sources
+    )
+
+
+def _service_row(item: ServiceItem, *, usage: bool) -> tuple[Cell, ...]:
+    row = (
+        item.key,
+        "",
+        item.requests_count_total,
+        item.requests_count_sync,
+        item.requests_count_async,
+        item.requests_count_exposed,
+        item.unique_users_count,
+        _countries(item.countries),
+    )
+    return (*row, item.cpu_hours, item.gpu_hours) if usage else row
+
+
+def _user_row(item: UserItem) -> tuple[Cell, ...]:
+    return (item.key, item.membership, item.executions_count, _countries(item.countries))
+
+
+def _country_row(item: CountryItem) -> tuple[Cell, ...]:
+    return (
+        item.key,
+        "",
+        item.executions_count,
+        item.unique_users_count,
+        _countries(item.countries),
+    )
+
+
+def _countries(countries: Iterable[CountryCount]) -> str:
+    return "|".join(f"{entry.country}:{entry.request_count}" for entry in countries)
+
+
+def _cell(value: Cell, *, raw: bool) -> str:
+    if value is None or value is UNSET:
+        return ""
+    text = str(value)
+    if not isinstance(value, str):
+        return text
+    if not raw and text.startswith(_FORMULA_START):
+        text = "'" + text
+    if _NEEDS_QUOTES.search(text):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _safe(text: str) -> str:
+    """A time without what a file name or a header may not hold."""
+    return re.sub(r"[^A-Za-z0-9.+-]", "", text)
+
+
+def _quoted(text: str) -> str:
+    """An RFC 8941 string: printable ASCII, backslash and quote escaped, cut to a bounded size."""
+    if len(text) > _MAX_NOTE_CHARACTERS:
+        text = text[: _MAX_NOTE_CHARACTERS - 3] + "..."
+    ascii_text = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return '"' + re.sub(r'(["\\])', r"\\\1", ascii_text) + '"'

@@ -1,0 +1,63 @@
+"""Every exception as an answer: `{"error": …}`, and never an exception's own text."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.types import ExceptionHandlersMap
+from msgspec import UNSET
+
+from oscar_metrics.errors import NotNow, RequestError, Unauthorized
+from oscar_metrics.wire import ErrorBody
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def exception_handlers() -> ExceptionHandlersMap:
+    """What Litestar calls for each kind of exception, the nearest class first."""
+    return {
+        RequestError: _request_error,
+        HTTPException: _http_exception,
+        Exception: _unhandled,
+    }
+
+
+def _request_error(_: Request[Any, Any, Any], exc: RequestError) -> Response[bytes]:
+    headers = {}
+    if isinstance(exc, Unauthorized):
+        headers["WWW-Authenticate"] = exc.challenge
+    if isinstance(exc, NotNow):
+        headers["Retry-After"] = str(exc.retry_after_seconds)
+    body = ErrorBody(
+        error=exc.text,
+        parameter=UNSET if exc.parameter is None else exc.parameter,
+        detail=UNSET if exc.detail is None else exc.detail,
+    )
+    return _problem(exc.status_code, body, headers)
+
+
+def _http_exception(request: Request[Any, Any, Any], exc: HTTPException) -> Response[bytes]:
+    """Litestar's own refusals: no such route, or not with this method."""
+    if exc.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _unhandled(request, exc)
+    text = HTTPStatus(exc.status_code).phrase.lower()
+    return _problem(exc.status_code, ErrorBody(error=text), dict(exc.headers or {}))
+
+
+def _unhandled(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+    _log.error("request failed", route=request.scope.get("path_template"), exc_info=exc)
+    return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorBody(error="internal error"), {})
+
+
+def _problem(status_code: int, body: ErrorBody, headers: dict[str, str]) -> Response[bytes]:
+    return Response(
+        content=msgspec.json.encode(body),
+        status_code=status_code,
+        media_type="application/json",
+        headers={"Cache-Control": "no-store", **headers},
+    )

@@ -1,0 +1,71 @@
+"""The parameters of a request, read from the query string as it was sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from urllib.parse import quote, unquote_to_bytes
+
+from oscar_metrics.errors import BadRequest, QueryTooLong
+
+# The longest query string that is read; the contract's parameters need a tenth of it.
+MAX_QUERY_BYTES = 8192
+# What the header that names ignored parameters may grow to.
+_MAX_IGNORED_BYTES = 1024
+
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+class Query:
+    """The parameters of one request, by name.
+
+    Blank means absent, and of a repeated parameter the first counts. A `+` stays a `+`,
+    because the offsets of times are written with it. `known` are the names the route
+    takes. Raises BadRequest for what cannot be decoded, QueryTooLong past the bound.
+    """
+
+    def __init__(self, query_string: bytes, known: Collection[str]) -> None:
+        if len(query_string) > MAX_QUERY_BYTES:
+            raise QueryTooLong(
+                "query string is too long", detail=f"at most {MAX_QUERY_BYTES} bytes are read"
+            )
+        self._values: dict[str, str] = {}
+        for pair in filter(None, query_string.split(b"&")):
+            name, _, value = pair.partition(b"=")
+            self._values.setdefault(_decode(name), _decode(value))
+        self._unknown = [name for name in self._values if name not in known]
+
+    def text(self, name: str) -> str | None:
+        """The value as sent; None where it is absent or blank."""
+        value = self._values.get(name, "")
+        return value if value.strip() else None
+
+    def is_true(self, name: str) -> bool:
+        """Whether the value is `true`; nothing else is."""
+        return self._values.get(name) == "true"
+
+    def refuse_unknown(self) -> None:
+        """Raise BadRequest naming the first unknown parameter; `_` begins a cache buster."""
+        for name in self._unknown:
+            if not name.startswith("_"):
+                raise BadRequest("unknown parameter", parameter=name)
+
+    def ignored_header(self) -> dict[str, str]:
+        """`X-Ignored-Parameters`, naming what was not read; empty where nothing was left over."""
+        if not self._unknown:
+            return {}
+        names = ", ".join(quote(name, safe="") or '""' for name in self._unknown)
+        if len(names) > _MAX_IGNORED_BYTES:
+            names = names[:_MAX_IGNORED_BYTES].rsplit(", ", 1)[0] + ", ..."
+        return {"X-Ignored-Parameters": names}
+
+
+def _decode(encoded: bytes) -> str:
+    if _BROKEN_ESCAPE.search(encoded):
+        raise BadRequest(
+            "invalid query string", detail="a % that two hexadecimal digits do not follow"
+        )
+    try:
+        return unquote_to_bytes(encoded).decode()
+    except UnicodeDecodeError:
+        raise BadRequest("invalid query string", detail="a value is not UTF-8") from None
