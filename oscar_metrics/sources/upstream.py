@@ -11,7 +11,7 @@ import contextlib
 import email.utils
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TypeVar
 
 import httpx
@@ -42,6 +42,8 @@ class Upstream:
     """A client for one HTTP upstream, made once at start-up and closed with `aclose`.
 
     `name` is the metric label. `headers` may hold credentials: they are sent and never logged.
+    `reason_of` may say better than the status alone (from the body's beginning) what an
+    error means; None leaves it to the status.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class Upstream:
         limits: UpstreamLimits,
         telemetry: Telemetry,
         headers: Mapping[str, str] | None = None,
+        reason_of: Callable[[int, str], Reason | None] | None = None,
     ) -> None:
         self.name = name
         # Its clock less ours, from the last answer's Date header: good to a second.
         self.clock_difference_seconds: float | None = None
         self._limits = limits
         self._telemetry = telemetry
+        self._reason_of = reason_of
         self._slots = asyncio.Semaphore(limits.concurrency)
         self._client = httpx.AsyncClient(
             base_url=base_url.rstrip("/"),
@@ -76,30 +80,39 @@ class Upstream:
         await self._client.aclose()
 
     async def get_json(
-        self, path: str, params: Mapping[str, str], decoder: msgspec.json.Decoder[T]
+        self,
+        path: str,
+        params: Mapping[str, str],
+        decoder: msgspec.json.Decoder[T],
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> T:
         """The decoded answer; raises UpstreamError, with BAD_ANSWER where it is not as expected."""
-        body = await self.get(path, params)
+        body = await self.get(path, params, headers=headers)
         try:
             return decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise UpstreamError(self.name, Reason.BAD_ANSWER, _shorten(str(exc))) from exc
 
-    async def get(self, path: str, params: Mapping[str, str]) -> bytes:
+    async def get(
+        self, path: str, params: Mapping[str, str], *, headers: Mapping[str, str] | None = None
+    ) -> bytes:
         """The body of a 200, after up to `attempts` tries; raises UpstreamError."""
         async for attempt in stamina.retry_context(
             on=_backoff, attempts=self._limits.attempts, timeout=None, wait_max=5.0
         ):
             with attempt:
-                return await self._once(path, params)
+                return await self._once(path, params, headers)
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
-    async def _once(self, path: str, params: Mapping[str, str]) -> bytes:
+    async def _once(
+        self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None
+    ) -> bytes:
         async with self._slots:
             began = time.perf_counter()
             reason = "cancelled"
             try:
-                async with self._answer(path, params) as response:
+                async with self._answer(path, params, headers) as response:
                     body = await self._body(response)
                 reason = "ok"
             except UpstreamError as exc:
@@ -115,14 +128,19 @@ class Upstream:
             return body
 
     @contextlib.asynccontextmanager
-    async def _answer(self, path: str, params: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+    async def _answer(
+        self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None
+    ) -> AsyncIterator[httpx.Response]:
         with map_httpx_errors(self.name):
-            async with self._client.stream("GET", path, params=params) as response:
+            async with self._client.stream("GET", path, params=params, headers=headers) as response:
                 if (date := _http_date(response.headers.get("date", ""))) is not None:
                     self.clock_difference_seconds = date - time.time()
                 if response.status_code != httpx.codes.OK:
                     text = await self._error_text(response)
-                    raise status_error(self.name, response.status_code, text, response.headers)
+                    reason = self._reason_of and self._reason_of(response.status_code, text)
+                    raise status_error(
+                        self.name, response.status_code, text, response.headers, reason
+                    )
                 yield response
 
     async def _body(self, response: httpx.Response) -> bytes:
@@ -157,12 +175,14 @@ _STATUS_REASONS = {
 }
 
 
-def status_error(name: str, status: int, text: str, headers: Mapping[str, str]) -> UpstreamError:
+def status_error(
+    name: str, status: int, text: str, headers: Mapping[str, str], reason: Reason | None = None
+) -> UpstreamError:
     """The error a status other than 200 stands for; `text` is kept short, for the log."""
     fallback = Reason.BAD_ANSWER if status < 400 else Reason.REFUSED
     return UpstreamError(
         name,
-        _STATUS_REASONS.get(status, fallback),
+        reason or _STATUS_REASONS.get(status, fallback),
         _shorten(f"{status} {text}"),
         retry_after_seconds=_retry_after_seconds(headers.get("retry-after", "")),
     )
