@@ -220,8 +220,9 @@ class _Writer:
                 gateway = self._dice.pick(self._mix.gateways)
                 beats.append(gateways.other(self._dice, gateway, time_ns, cri))
             elif time_ns not in self._mix.outage:
-                write = manager.noise if self._dice.chance(0.05) else manager.probe
-                beats.append(write(self._dice, time_ns, cri))
+                beats.append(manager.probe(self._dice, time_ns, cri))
+                if self._dice.chance(0.05):
+                    beats.append(manager.noise(self._dice, time_ns, cri))
         return beats
 
     def _instant(self, *, whole_seconds: bool = False, manager: bool = False) -> int:
