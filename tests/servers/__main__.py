@@ -9,7 +9,7 @@ from tests.servers.build import BuildError, build_all
 
 
 def main() -> int:
-    """Return the exit code: 0 when every server is there, 1 when one could not be built."""
+    """Return the exit code: 0 if every server is there, 1 if one is not, 130 if interrupted."""
     parser = argparse.ArgumentParser(prog="python -m tests.servers", description=__doc__)
     commands = parser.add_subparsers(required=True)
     commands.add_parser(
@@ -22,6 +22,9 @@ def main() -> int:
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the next build goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 
