@@ -1,0 +1,277 @@
+"""What is deployed and whose it is: OSCAR's services and namespaces, from the Kubernetes API.
+
+A service is a ConfigMap with the label `oscar_service`, in any namespace; its FDL says the
+rest. A user's namespace carries its owner as an annotation and outlives the services in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
+from oscar_metrics.facts import Inventory, NamespaceOwner, Service
+from oscar_metrics.findings import Finding, Level
+from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable
+from oscar_metrics.sources.kubernetes_client import KubernetesClient, Listing, Page
+from oscar_metrics.sources.kubernetes_errors import NAME
+from oscar_metrics.sources.kubernetes_fdl import read_fdl
+
+T = TypeVar("T")
+
+# The owner id of what belongs to the administrator.
+CLUSTER_ADMIN = "cluster_admin"
+APPLY_RBAC = "apply deploy/rbac.yaml and run with the service account it makes"
+
+_SERVICE_LABEL = "oscar_service"
+_OWNED_NAMESPACES = "app.kubernetes.io/managed-by=oscar"
+# Of what is the matter with many, so many are named.
+_NAMED = 10
+_CLOCK_SECONDS = 5.0
+
+
+class InventorySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where services live, and how many are read."""
+
+    # The shared namespace of services; it belongs to the administrator.
+    services_namespace: str = "oscar-svc"
+    # Services, and namespaces, beyond this are not listed and the inventory is partial.
+    most_services: Annotated[int, Meta(ge=1)] = 20_000
+
+
+class KubernetesInventory:
+    """The inventory of one cluster. What an FDL says is remembered until its ConfigMap changes."""
+
+    def __init__(self, client: KubernetesClient, settings: InventorySettings) -> None:
+        self._client = client
+        self._settings = settings
+        # What was seen in the last listing, by uid and version: grows with what exists.
+        self._read: dict[tuple[str, str], Service | None] = {}
+
+    async def aclose(self) -> None:
+        """Nothing to close: the client belongs to whoever made it."""
+
+    async def read(self, *, now_ns: int, deadline: float | None) -> Outcome[Inventory]:
+        """Services and owners as they are now, sorted; `Partial` names what could not be read."""
+        try:
+            async with asyncio.timeout_at(deadline), asyncio.TaskGroup() as group:
+                listing = group.create_task(_or_error(self._services()))
+                naming = group.create_task(_or_error(self._owners()))
+        except TimeoutError:
+            return Unavailable(origin=NAME, notes=(f"{NAME} {REASON_TEXT[Reason.DEADLINE]}",))
+        services, owners = listing.result(), naming.result()
+        if isinstance(services, UpstreamError):
+            return Unavailable(origin=NAME, notes=(str(services),))
+        doubts = _services_doubts(services)
+        if isinstance(owners, UpstreamError):
+            doubts.append(f"the owners of namespaces are missing: {owners}")
+            owners = Listing(items=[], cut=False)
+        elif owners.cut:
+            doubts.append("the owners of some namespaces are missing: there are too many")
+        found = [service for service, _ in services.items]
+        owned, conflicts = self._owned(owners.items, found)
+        doubts += conflicts
+        inventory = Inventory(
+            services=tuple(sorted(found, key=lambda service: (service.namespace, service.name))),
+            owners=tuple(sorted(owned, key=lambda owner: owner.namespace)),
+        )
+        if doubts:
+            return Partial(
+                facts=inventory, origin=NAME, notes=tuple(doubts), last_updated_ns=now_ns
+            )
+        return Ok(facts=inventory, origin=NAME, last_updated_ns=now_ns)
+
+    async def check(self, now_ns: int) -> list[Finding]:
+        """Whether the cluster answers, lets us list what is needed, and what it holds."""
+        try:
+            version = await self._client.get("/version", {}, _VERSION)
+            findings = [_finding(Level.OK, f"Kubernetes {version.gitVersion} answers")]
+            findings += self._clock_findings()
+            for resource in ("configmaps", "namespaces"):
+                if await self._client.may("list", resource):
+                    says = f"{resource} may be listed in all namespaces"
+                    findings.append(_finding(Level.OK, says))
+                else:
+                    says = f"{resource} may not be listed in all namespaces"
+                    findings.append(_finding(Level.PROBLEM, says, APPLY_RBAC))
+        except UpstreamError as exc:
+            return [_finding(Level.PROBLEM, str(exc), CHANGE.get(exc.reason, ""))]
+        outcome = await self.read(now_ns=now_ns, deadline=None)
+        return findings + _inventory_findings(outcome)
+
+    async def _services(self) -> Listing[tuple[Service, bool]]:
+        """Every service, and whether its FDL could be read."""
+        seen: dict[tuple[str, str], Service | None] = {}
+
+        def keep(item: _ConfigMap) -> tuple[Service, bool]:
+            about = item.metadata
+            key = (about.uid, about.resourceVersion)
+            label = (about.labels or {}).get(_SERVICE_LABEL, "") or about.name
+            if key in self._read:
+                service = self._read[key]
+            else:
+                text = "" if item.data is None else item.data.fdl
+                service = read_fdl(text, namespace=about.namespace, label=label)
+            seen[key] = service
+            if service is None:
+                return Service(namespace=about.namespace, name=label), False
+            return service, True
+
+        listing = await self._client.list_all(
+            "/api/v1/configmaps",
+            {"labelSelector": _SERVICE_LABEL},
+            _CONFIG_MAPS,
+            keep,
+            most=self._settings.most_services,
+        )
+        self._read = seen
+        return listing
+
+    async def _owners(self) -> Listing[NamespaceOwner]:
+        def keep(item: _Namespace) -> NamespaceOwner:
+            annotations = item.metadata.annotations
+            owner = annotations.owner if annotations else ""
+            return NamespaceOwner(namespace=item.metadata.name, owner=owner)
+
+        return await self._client.list_all(
+            "/api/v1/namespaces",
+            {"labelSelector": _OWNED_NAMESPACES},
+            _NAMESPACES,
+            keep,
+            most=self._settings.most_services,
+        )
+
+    def _owned(
+        self, owners: list[NamespaceOwner], services: list[Service]
+    ) -> tuple[list[NamespaceOwner], list[str]]:
+        """Whose each namespace is, without those that two owners share, which are named.
+
+        Some OSCAR versions give two users one namespace, and its annotation is then the last
+        one's: nobody can say whose a deleted service in it was.
+        """
+        shared = self._settings.services_namespace
+        owned = {
+            owner.namespace: owner.owner
+            for owner in owners
+            if owner.owner and owner.namespace != shared
+        }
+        conflicting = {
+            service.namespace
+            for service in services
+            if service.owner and owned.get(service.namespace, service.owner) != service.owner
+        }
+        doubts = []
+        if conflicting:
+            names = _some(conflicting)
+            doubts.append(f"services of more than one owner, so that nobody owns it all: {names}")
+        kept = {space: owner for space, owner in owned.items() if space not in conflicting}
+        kept[shared] = CLUSTER_ADMIN
+        return [NamespaceOwner(namespace=space, owner=kept[space]) for space in kept], doubts
+
+    def _clock_findings(self) -> list[Finding]:
+        difference = self._client.clock_difference_seconds
+        if difference is None or abs(difference) <= _CLOCK_SECONDS:
+            return []
+        says = f"its clock and ours differ by {abs(difference):.0f} s"
+        return [_finding(Level.WARNING, says, "synchronise the clocks of both machines (NTP)")]
+
+
+# What helps against a failure of the API as a whole.
+CHANGE = {
+    Reason.CONNECT: "check OSCAR_METRICS_KUBERNETES and the way to the API server",
+    Reason.TLS: "check certificate-authority in the kubeconfig",
+    Reason.TIMEOUT: "check the way to the API server, and how busy it is",
+    Reason.UNAUTHORIZED: "renew the credentials: the kubeconfig's, or the service account's token",
+    Reason.FORBIDDEN: APPLY_RBAC,
+    Reason.BAD_ANSWER: "check the server's URL in the kubeconfig: something else answers there",
+}
+
+
+class _About(msgspec.Struct, frozen=True):
+    name: str
+    namespace: str
+    uid: str
+    resourceVersion: str  # noqa: N815 - the API's own name
+    labels: dict[str, str] | None = None
+
+
+class _Data(msgspec.Struct, frozen=True):
+    """The one entry of a ConfigMap that is looked at; it holds secrets, so it is never shown."""
+
+    fdl: str = msgspec.field(name="function_config.yaml", default="")
+
+    def __repr__(self) -> str:
+        return "<data of a ConfigMap>"
+
+
+class _ConfigMap(msgspec.Struct, frozen=True):
+    metadata: _About
+    data: _Data | None = None
+
+
+class _Annotations(msgspec.Struct, frozen=True):
+    owner: str = msgspec.field(name="oscar.grycap.upv.es/owner", default="")
+
+
+class _NamespaceAbout(msgspec.Struct, frozen=True):
+    name: str
+    annotations: _Annotations | None = None
+
+
+class _Namespace(msgspec.Struct, frozen=True):
+    metadata: _NamespaceAbout
+
+
+class _Version(msgspec.Struct, frozen=True):
+    gitVersion: str  # noqa: N815 - the API's own name
+
+
+_CONFIG_MAPS = msgspec.json.Decoder(Page[_ConfigMap])
+_NAMESPACES = msgspec.json.Decoder(Page[_Namespace])
+_VERSION = msgspec.json.Decoder(_Version)
+
+
+async def _or_error(asking: Awaitable[T]) -> T | UpstreamError:
+    try:
+        return await asking
+    except UpstreamError as exc:
+        return exc
+
+
+def _services_doubts(services: Listing[tuple[Service, bool]]) -> list[str]:
+    doubts = []
+    unreadable = [f"{svc.namespace}/{svc.name}" for svc, readable in services.items if not readable]
+    if unreadable:
+        names = _some(unreadable)
+        doubts.append(f"without owner and visibility, their definitions cannot be read: {names}")
+    if services.cut:
+        doubts.append(f"only the first {len(services.items)} services are listed")
+    return doubts
+
+
+def _inventory_findings(outcome: Outcome[Inventory]) -> list[Finding]:
+    if isinstance(outcome, Unavailable):
+        return [_finding(Level.PROBLEM, note) for note in outcome.notes]
+    services = outcome.facts.services
+    namespaces = len({service.namespace for service in services})
+    if services:
+        says = f"{len(services)} services in {namespaces} namespaces"
+        findings = [_finding(Level.OK, says)]
+    else:
+        says = f"no ConfigMap has the label {_SERVICE_LABEL}: no service is deployed"
+        findings = [_finding(Level.WARNING, says, "if there should be, check the cluster asked")]
+    return findings + [_finding(Level.WARNING, note) for note in outcome.notes]
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
+    return ", ".join(ordered[:_NAMED]) + more
+
+
+def _finding(level: Level, says: str, change: str = "") -> Finding:
+    return Finding(source=NAME, level=level, says=says, change=change)
