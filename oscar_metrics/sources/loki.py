@@ -1,0 +1,206 @@
+"""Loki as the request log: every line counted, or what is missing said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from oscar_metrics.errors import Reason, SettingsError, UpstreamError
+from oscar_metrics.facts import CallLog, LogStream, ServiceCount
+from oscar_metrics.findings import Finding
+from oscar_metrics.outcome import Outcome, Unavailable, settle
+from oscar_metrics.sources.countries import Countries, GeoIP
+from oscar_metrics.sources.logql import LogQuery, mentioning, parse_template
+from oscar_metrics.sources.loki_api import ORIGIN, LokiApi, LokiSettings
+from oscar_metrics.sources.loki_check import LokiCheck, why_nothing
+from oscar_metrics.sources.loki_counting import ServiceCounting
+from oscar_metrics.sources.loki_paging import Paging
+from oscar_metrics.sources.loki_survey import Counting, Survey, failures
+from oscar_metrics.sources.tallying import Tallier
+from oscar_metrics.telemetry import Telemetry
+from oscar_metrics.timerange import SECOND_NS, Span
+
+F = TypeVar("F")
+
+# Limits are an operator's to change; asking costs a few milliseconds.
+_LIMITS_AGE_NS = 600 * SECOND_NS
+# Services remembered as better paged than counted by Loki.
+_REFUSED_MOST = 1000
+_MAY_GROW = "lines that reach Loki late can stay invisible for some hours"
+
+
+class LokiLogs:
+    """Counts calls in the lines of one Loki.
+
+    Raises SettingsError for a query that is no log query.
+    """
+
+    origin = ORIGIN
+
+    def __init__(self, settings: LokiSettings, *, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._telemetry = telemetry
+        self._queries = queries(settings)
+        self._api = LokiApi(settings, telemetry)
+        self._limits_asked_ns: int | None = None
+        self._refused: set[tuple[str, bool]] = set()
+
+    async def read(
+        self,
+        span: Span,
+        streams: frozenset[LogStream],
+        countries: Countries,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> dict[LogStream, Outcome[CallLog]]:
+        """The full tally of each stream, from every line in the span."""
+        async with asyncio.TaskGroup() as group:
+            tasks = {
+                stream: group.create_task(
+                    self._read(span, stream, countries, now_ns=now_ns, deadline=deadline)
+                )
+                for stream in streams
+            }
+        return {stream: task.result() for stream, task in tasks.items()}
+
+    async def count_service(
+        self,
+        span: Span,
+        stream: LogStream,
+        service: str,
+        *,
+        users: bool,
+        now_ns: int,
+        deadline: float | None,
+    ) -> Outcome[ServiceCount]:
+        """The calls of one service, the same number as reading every line gives.
+
+        Loki counts executions itself where it can; the rest, and exposed requests, are
+        paged, only lines that mention the service.
+        """
+        executions = stream is LogStream.EXECUTIONS
+        counting = ServiceCounting(
+            self._api,
+            self._settings,
+            # A host may be written in any case.
+            mentioning(self._queries[stream], service, any_case=not executions),
+            service,
+            self._talliers(stream, Countries(GeoIP.open(None), {})),
+            users=users,
+            push_down=executions and (service, users) not in self._refused,
+        )
+        said = await self._survey(stream, span, counting, now_ns=now_ns, deadline=deadline)
+        if executions and counting.refused:
+            if len(self._refused) >= _REFUSED_MOST:
+                self._refused.clear()
+            self._refused.add((service, users))
+        if isinstance(said, Unavailable):
+            return said
+        return self._settled(counting.count(), counting.not_understood, span, said, now_ns)
+
+    async def check(self, now_ns: int) -> list[Finding]:
+        """What stands between this Loki and a complete report."""
+        return await LokiCheck(self._api, self._queries).findings(now_ns)
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        await self._api.aclose()
+
+    async def _read(
+        self,
+        span: Span,
+        stream: LogStream,
+        countries: Countries,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> Outcome[CallLog]:
+        counting = Paging(
+            self._api, self._settings, self._queries[stream], self._talliers(stream, countries)
+        )
+        said = await self._survey(stream, span, counting, now_ns=now_ns, deadline=deadline)
+        if isinstance(said, Unavailable):
+            return said
+        log = counting.log()
+        self._telemetry.lines_seen.labels(ORIGIN).inc(log.lines_seen)
+        self._telemetry.lines_understood.labels(ORIGIN).inc(log.lines_understood)
+        unread = log.lines_seen - log.lines_understood, log.lines_seen
+        return self._settled(log, unread, span, said, now_ns)
+
+    async def _survey(
+        self,
+        stream: LogStream,
+        span: Span,
+        counting: Counting,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> Survey | Unavailable:
+        """What became of counting; Unavailable where it speaks for no stretch at all."""
+        query = self._queries[stream]
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._learn_limits(now_ns)
+            survey = Survey(self._api, self._settings, query, span, now_ns)
+            await survey.run(counting, deadline)
+            if survey.speaks:
+                return survey
+            if not survey.silent:
+                return Unavailable(origin=ORIGIN, notes=survey.why_not)
+            async with asyncio.timeout_at(deadline):
+                notes = await why_nothing(self._api, query, now_ns)
+            return Unavailable(origin=ORIGIN, notes=notes)
+        except UpstreamError as exc:
+            return Unavailable(origin=ORIGIN, notes=tuple(failures([exc.reason])))
+        except TimeoutError:
+            return Unavailable(origin=ORIGIN, notes=tuple(failures([Reason.DEADLINE])))
+
+    async def _learn_limits(self, now_ns: int) -> None:
+        asked_ns = self._limits_asked_ns
+        if asked_ns is None or not 0 <= now_ns - asked_ns < _LIMITS_AGE_NS:
+            await self._api.ask_limits()
+            self._limits_asked_ns = now_ns
+
+    def _talliers(self, stream: LogStream, countries: Countries) -> Callable[[], Tallier]:
+        return lambda: Tallier(stream, countries, ingress_host=self._settings.ingress_host)
+
+    def _settled(
+        self, facts: F, unread: tuple[int, int], span: Span, survey: Survey, now_ns: int
+    ) -> Outcome[F]:
+        lost, seen = unread
+        doubts = list(failures(survey.reasons))
+        if lost:
+            doubts.append(f"{lost} of {seen} lines recognised as calls could not be understood")
+        return settle(
+            facts,
+            origin=ORIGIN,
+            asked=span,
+            now_ns=now_ns,
+            gaps=survey.gaps,
+            doubts=doubts,
+            notes=[_MAY_GROW] if survey.may_grow else [],
+        )
+
+
+def queries(settings: LokiSettings) -> dict[LogStream, LogQuery]:
+    """Each stream's query; raises SettingsError for a template that is none."""
+    return {
+        LogStream.EXECUTIONS: _query(
+            "LOKI_QUERY", settings.query, namespace=settings.namespace, app=settings.app
+        ),
+        LogStream.EXPOSED: _query(
+            "LOKI_EXPOSED_QUERY",
+            settings.exposed_query,
+            namespace=settings.exposed_namespace,
+            app=settings.exposed_app,
+        ),
+    }
+
+
+def _query(setting: str, template: str, **values: str) -> LogQuery:
+    try:
+        return parse_template(template, values)
+    except ValueError as exc:
+        raise SettingsError(setting, str(exc)) from None

@@ -1,0 +1,332 @@
+"""Loki's HTTP API as far as reports need it: questions, typed answers, what its errors mean."""
+
+from __future__ import annotations
+
+import base64
+import re
+import uuid
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from oscar_metrics.errors import Reason, UpstreamError
+from oscar_metrics.sources.logql import EXECUTIONS_QUERY, EXPOSED_QUERY, LogQuery, Matcher
+from oscar_metrics.sources.upstream import Upstream, UpstreamLimits
+from oscar_metrics.telemetry import Telemetry
+from oscar_metrics.timerange import DAY_NS, HOUR_NS, MILLISECOND_NS, SECOND_NS, Span
+
+ORIGIN = "loki"
+
+
+class LokiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to ask one Loki, and for what."""
+
+    # Its base URL, before /loki/api/v1.
+    url: str
+    # Stream selector and line filters of the manager's log, with {{namespace}} and {{app}}.
+    query: str = EXECUTIONS_QUERY
+    # The same of the gateway's access log.
+    exposed_query: str = EXPOSED_QUERY
+    # What {{namespace}} and {{app}} stand for in `query`.
+    namespace: str = "oscar"
+    app: str = "oscar"
+    # What they stand for in `exposed_query`.
+    exposed_namespace: str = "ingress-nginx"
+    exposed_app: str = "ingress-nginx"
+    # Base host of services with hosts of their own (Traefik); blank: paths only.
+    ingress_host: str = ""
+    # Sent as X-Scope-OrgID; blank: not sent, for a Loki without tenants.
+    tenant: str = ""
+    # HTTP Basic, or a Bearer token; the token wins.
+    username: str = ""
+    password: str = ""
+    token: str = ""
+    # Seconds of one window of paging, aligned to UTC; wider or narrower than Loki's own
+    # split (`split_queries_by_interval`, an hour) is slower, never wrong.
+    window_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 3600
+    # Lines asked for at a time, at most what Loki allows; one such page per call is in memory.
+    page_lines: Annotated[int, Meta(ge=1, le=100_000)] = 5000
+    # Lines asked for at once where that many share one nanosecond, at most what Loki allows.
+    instant_lines: Annotated[int, Meta(ge=1, le=1_000_000)] = 50_000
+    # Parts into which the lines of one nanosecond are split before it is left out as a gap.
+    instant_parts: Annotated[int, Meta(ge=2)] = 1000
+    # Seconds of the narrowest window tried when Loki cannot answer a wider one in time.
+    narrowest_window_seconds: Annotated[int, Meta(ge=1)] = 1
+    # Windows that fail one after the other before the rest is left out as gaps.
+    failed_windows: Annotated[int, Meta(ge=1)] = 3
+    # Seconds after which Loki's index is trusted to know of every line, so that what it knows
+    # to be empty is not paged. Keep it well above query_ingesters_within and max_chunk_age.
+    index_settled_seconds: Annotated[int, Meta(ge=4 * 3600)] = 86_400
+    # Calls at a time, seconds to wait for one, its largest body, tries.
+    limits: UpstreamLimits = UpstreamLimits()
+
+    def __repr__(self) -> str:
+        return f"LokiSettings(url={_without_user(self.url)!r}, …)"
+
+
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a Loki's limits; None where nothing is, 0 where there is none."""
+
+    entries: int | None = None
+    series: int | None = None
+    query_length_ns: int | None = None
+    lookback_ns: int | None = None
+    retention_ns: int | None = None
+    version: str = ""
+
+
+class Entry(msgspec.Struct, array_like=True, gc=False):
+    """A line and its time, nanoseconds in decimal; what may follow in the answer is ignored."""
+
+    at: str
+    line: str
+
+
+class StreamLines(msgspec.Struct):
+    """Lines of one stream, in time order. Loki merges structured metadata into the labels."""
+
+    stream: dict[str, str]
+    values: list[Entry]
+
+
+class Series(msgspec.Struct):
+    """One group of a metric query: (seconds since the epoch, number) pairs."""
+
+    metric: dict[str, str]
+    values: list[tuple[float, str]]
+
+
+class _Streams(msgspec.Struct):
+    resultType: Literal["streams"]  # noqa: N815 - Loki's name
+    result: list[StreamLines]
+
+
+class _Matrix(msgspec.Struct):
+    resultType: Literal["matrix"]  # noqa: N815 - Loki's name
+    result: list[Series]
+
+
+class _StreamsAnswer(msgspec.Struct):
+    status: Literal["success"]
+    data: _Streams
+
+
+class _MatrixAnswer(msgspec.Struct):
+    status: Literal["success"]
+    data: _Matrix
+
+
+class _Stats(msgspec.Struct):
+    streams: int
+
+
+class _Names(msgspec.Struct):
+    status: Literal["success"]
+    data: list[str] = []
+
+
+class _SeriesAnswer(msgspec.Struct):
+    status: Literal["success"]
+    data: list[dict[str, str]] = []
+
+
+class _Limits(msgspec.Struct):
+    max_entries_limit_per_query: int | None = None
+    max_query_series: int | None = None
+    max_query_length: str = ""
+    max_query_lookback: str = ""
+    retention_period: str = ""
+
+
+class _LimitsAnswer(msgspec.Struct):
+    limits: _Limits
+    version: str = ""
+
+
+_STREAMS = msgspec.json.Decoder(_StreamsAnswer)
+_MATRIX = msgspec.json.Decoder(_MatrixAnswer)
+_STATS = msgspec.json.Decoder(_Stats)
+_NAMES = msgspec.json.Decoder(_Names)
+_SERIES = msgspec.json.Decoder(_SeriesAnswer)
+_LIMITS = msgspec.json.Decoder(_LimitsAnswer)
+
+
+class LokiApi:
+    """One Loki. Every method raises UpstreamError, and remembers the limits it meets."""
+
+    def __init__(self, settings: LokiSettings, telemetry: Telemetry) -> None:
+        self.known = ServerLimits()
+        # This one route wants a tenant even where there are none, and is content with `fake`.
+        self._limits_headers = {} if settings.tenant else {"X-Scope-OrgID": "fake"}
+        self.upstream = Upstream(
+            ORIGIN,
+            settings.url,
+            limits=settings.limits,
+            telemetry=telemetry,
+            headers=_headers(settings),
+            reason_of=reason_of,
+        )
+
+    async def lines(self, query: LogQuery, span: Span, limit: int) -> list[StreamLines]:
+        """The first `limit` lines in [start, stop), at most; fewer mean that there are no more."""
+        answer = await self.upstream.get_json(
+            "/loki/api/v1/query_range",
+            {
+                "query": str(query),
+                "start": str(span.start_ns),
+                "end": str(span.stop_ns),
+                "limit": str(limit),
+                "direction": "forward",
+            },
+            _STREAMS,
+        )
+        return answer.data.result
+
+    async def by_step(
+        self, expression: str, first_ns: int, last_ns: int, step_ns: int
+    ) -> list[Series]:
+        """A metric expression evaluated at each multiple of the step from first to last."""
+        answer = await self.upstream.get_json(
+            "/loki/api/v1/query_range",
+            {
+                "query": expression,
+                "start": str(first_ns),
+                "end": str(last_ns),
+                "step": str(step_ns // SECOND_NS),
+            },
+            _MATRIX,
+        )
+        return answer.data.result
+
+    async def streams_in_index(self, query: LogQuery, span: Span) -> int:
+        """How many streams the index knows to have chunks in a span of whole seconds.
+
+        Of what ingesters still hold it may know nothing.
+        """
+        # Loki caches these answers, and for this route nothing turns that off; a condition
+        # that is always true makes the question one that was never asked.
+        fresh = Matcher("om_asked", "!=", uuid.uuid4().hex)
+        selector = LogQuery((*query.matchers, fresh)).selector
+        answer = await self.upstream.get_json(
+            "/loki/api/v1/index/stats", {"query": selector, **_between(span)}, _STATS
+        )
+        return answer.streams
+
+    async def label_values(self, name: str, span: Span) -> list[str]:
+        """The values of a label in a span."""
+        path = f"/loki/api/v1/label/{name}/values"
+        return (await self.upstream.get_json(path, _between(span), _NAMES)).data
+
+    async def streams(self, query: LogQuery, span: Span) -> list[dict[str, str]]:
+        """The labels of the streams that a query's selector finds in a span."""
+        answer = await self.upstream.get_json(
+            "/loki/api/v1/series", {"match[]": query.selector, **_between(span)}, _SERIES
+        )
+        return answer.data
+
+    async def ask_limits(self) -> None:
+        """Ask for the limits; a Loki that does not tell them leaves what is known as it is."""
+        try:
+            answer = await self.upstream.get_json(
+                "/loki/api/v1/drilldown-limits",
+                {},
+                _LIMITS,
+                headers=self._limits_headers,
+            )
+        except UpstreamError as exc:
+            if exc.reason in (Reason.CONNECT, Reason.TLS, Reason.UNAUTHORIZED):
+                raise
+            return
+        limits = answer.limits
+        self.known = ServerLimits(
+            entries=limits.max_entries_limit_per_query,
+            series=limits.max_query_series,
+            query_length_ns=duration_ns(limits.max_query_length),
+            lookback_ns=duration_ns(limits.max_query_lookback),
+            retention_ns=duration_ns(limits.retention_period),
+            version=answer.version,
+        )
+
+    def learn(self, error: UpstreamError, *, asked: int) -> bool:
+        """Whether an error says that fewer lines may be asked for than `asked` were."""
+        match = _ENTRIES.search(error.detail)
+        if match is None or not 0 < int(match[1]) < asked:
+            return False
+        self.known = msgspec.structs.replace(self.known, entries=int(match[1]))
+        return True
+
+    async def aclose(self) -> None:
+        """Let go of the connections."""
+        await self.upstream.aclose()
+
+
+_ENTRIES = re.compile(r"max_entries_limit\w* \(\d+ > (\d+)\)")
+# Loki's own words; it sends most of them with status 400, some with 500.
+_LIMIT_WORDS = (
+    "max entries limit",
+    "maximum number of series",
+    "query time range exceeds",
+    "would read too many bytes",
+    "larger than max",
+    "limit reached while evaluating",
+    "maximum of series",
+)
+_TIMEOUT_WORDS = ("timed out", "timeout", "deadline exceeded")
+
+
+def reason_of(status: int, text: str) -> Reason | None:
+    """What an error of Loki's means where its status does not say it."""
+    text = text.lower()
+    if "no org id" in text:
+        return Reason.UNAUTHORIZED
+    if status in (400, 422, 500) and any(words in text for words in _LIMIT_WORDS):
+        return Reason.LIMIT
+    if status == 500:
+        slow = any(words in text for words in _TIMEOUT_WORDS)
+        return Reason.TIMEOUT if slow else Reason.SERVER_ERROR
+    return None
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|y|w|d|h|m|s)")
+_UNITS_NS = {
+    "ns": 1,
+    "us": 1000,
+    "µs": 1000,
+    "ms": MILLISECOND_NS,
+    "s": SECOND_NS,
+    "m": 60 * SECOND_NS,
+    "h": HOUR_NS,
+    "d": DAY_NS,
+    "w": 7 * DAY_NS,
+    "y": 365 * DAY_NS,
+}
+
+
+def duration_ns(text: str) -> int | None:
+    """Nanoseconds of a duration as Loki writes them (`30d1h`, `1m`, `0s`); None if it is none."""
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in parts)
+
+
+def _between(span: Span) -> dict[str, str]:
+    return {"start": str(span.start_ns), "end": str(span.stop_ns)}
+
+
+def _headers(settings: LokiSettings) -> dict[str, str]:
+    # What Loki computed for an earlier question may lack lines that came since.
+    headers = {"Cache-Control": "no-cache"}
+    if settings.tenant:
+        headers["X-Scope-OrgID"] = settings.tenant
+    if settings.token:
+        headers["Authorization"] = f"Bearer {settings.token}"
+    elif settings.username:
+        pair = f"{settings.username}:{settings.password}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    return headers
+
+
+def _without_user(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//…@", url)
