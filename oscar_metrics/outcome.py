@@ -31,6 +31,7 @@ class GapReason(StrEnum):
     DEADLINE = "not finished when the report's deadline came"
     UNREADABLE = "part of the file could not be read"
     TOO_DENSE = "more lines at one instant than the source hands out"
+    TOO_MUCH = "more than one report reads"
 
 
 class Measure(StrEnum):

@@ -51,7 +51,7 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     # A kubeconfig file; blank: the pod's own service account, else the default kubeconfig.
     config: str = ""
     # Requests in flight, log streams among them; more wait.
-    concurrency: Annotated[int, Meta(ge=1)] = 8
+    concurrency: Annotated[int, Meta(ge=1)] = 12
     # How long one answer, or the next piece of a log, may take.
     timeout_seconds: Annotated[float, Meta(gt=0)] = 30.0
     # Largest page of a list; a larger one is asked for again in smaller pages.

@@ -1,0 +1,105 @@
+"""What the kubelet sends of a container's log, cut into lines and kept to a span. Pure.
+
+Each line is `<RFC 3339 time, nine fraction digits> <text>`; parts of long lines come joined,
+under the first part's time. A line that begins before the time asked from may have left a
+rest without a time at the very beginning.
+"""
+
+from __future__ import annotations
+
+from oscar_metrics.timerange import SECOND_NS, Span, parse_instant
+
+# Standard output and error are written side by side: times may stand this far out of order.
+_DISORDER_NS = 60 * SECOND_NS
+_STAMP_CHARACTERS = 30
+
+
+class KubeletLines:
+    """Takes a log in pieces and gives its lines of the span; holds one unfinished line.
+
+    The same line at the same time is given once. A line longer than `line_bytes` is cut.
+    """
+
+    def __init__(self, span: Span, *, line_bytes: int) -> None:
+        # Times of the first and the newest line so far, of the span or not.
+        self.first_ns: int | None = None
+        self.newest_ns: int | None = None
+        # Whether there was any line, and how many had no time, the very first apart.
+        self.began = False
+        self.odd = 0
+        self._span = span
+        self._line_bytes = line_bytes
+        self._rest = b""
+        self._skipping = False
+        # The second and the zone of the last stamp, and that second's instant.
+        self._second = ("", "")
+        self._second_ns = 0
+        self._same_time: tuple[int, set[str]] = (-1, set())
+
+    @property
+    def past_span(self) -> bool:
+        """Whether nothing of the span can follow any more."""
+        return self.newest_ns is not None and self.newest_ns >= self._span.stop_ns + _DISORDER_NS
+
+    @property
+    def reached_ns(self) -> int:
+        """Every line before this has come; 0 before the first."""
+        return 0 if self.newest_ns is None else self.newest_ns - _DISORDER_NS
+
+    def feed(self, piece: bytes) -> list[str]:
+        """The lines of the span that this piece completes, without their times."""
+        if self._skipping:
+            _, newline, piece = piece.partition(b"\n")
+            if not newline:
+                return []
+            self._skipping = False
+        whole, newline, self._rest = (self._rest + piece).rpartition(b"\n")
+        texts = self._lines(whole) if newline else []
+        if len(self._rest) > self._line_bytes:
+            texts += self._lines(self._rest[: self._line_bytes])
+            self._rest, self._skipping = b"", True
+        return texts
+
+    def end(self) -> list[str]:
+        """What is left when the log ends: at most a line that has no end yet."""
+        rest, self._rest = self._rest, b""
+        return self._lines(rest) if rest else []
+
+    def _lines(self, block: bytes) -> list[str]:
+        texts = []
+        start_ns, stop_ns = self._span.start_ns, self._span.stop_ns
+        for line in block.decode("utf-8", "replace").split("\n"):
+            stamp, _, text = line.partition(" ")
+            at_ns = self._instant(stamp)
+            if at_ns is None:
+                self.odd += self.began
+            elif start_ns <= at_ns < stop_ns and self._is_new(at_ns, text):
+                texts.append(text)
+            self.began = True
+        return texts
+
+    def _instant(self, stamp: str) -> int | None:
+        second = stamp[:19], stamp[29:]
+        if second != self._second or len(stamp) != _STAMP_CHARACTERS:
+            try:
+                at_ns = parse_instant(stamp)
+            except ValueError:
+                return None
+            self._second, self._second_ns = second, at_ns // SECOND_NS * SECOND_NS
+        else:
+            at_ns = self._second_ns + int(stamp[20:29])
+        if self.first_ns is None:
+            self.first_ns = at_ns
+        if self.newest_ns is None or at_ns > self.newest_ns:
+            self.newest_ns = at_ns
+        return at_ns
+
+    def _is_new(self, at_ns: int, text: str) -> bool:
+        last_ns, texts = self._same_time
+        if at_ns != last_ns:
+            self._same_time = at_ns, {text}
+            return True
+        if text in texts:
+            return False
+        texts.add(text)
+        return True
