@@ -12,7 +12,7 @@ from oscar_metrics.facts import CallKey, CallLog, CountryFrom, Kind, LogStream
 from oscar_metrics.timerange import DAY_NS, MILLISECOND_NS, SECOND_NS, SLOT_NS, Span
 from tests.corpus import gateways, manager, platform
 from tests.corpus.dice import Dice
-from tests.corpus.entries import Call, Cri, Entry, Gateway, Workload
+from tests.corpus.entries import Call, Cri, Entry, Gateway
 
 _FAILURES = {400: 3.0, 404: 1.0, 500: 4.0, 502: 1.0, 503: 2.0}
 _EXECUTION_STATUSES = {
@@ -123,9 +123,8 @@ class _Writer:
     def entries(self) -> list[Entry]:
         entries = [self._call() for _ in range(self._mix.calls)]
         entries += [self._broken() for _ in range(self._mix.broken)]
-        entries += self._heartbeats(self._span.start_ns, tuple(Workload)[:1])
-        if self._mix.gateways:
-            entries += self._heartbeats(self._span.start_ns, tuple(Workload)[1:])
+        entries += self._first_words()
+        entries += self._heartbeats()
         for entry in entries[: self._mix.calls]:
             if entry.stream is LogStream.EXECUTIONS and self._dice.chance(0.03):
                 twin = manager.access_line(self._dice, entry)
@@ -211,15 +210,26 @@ class _Writer:
         )
         return manager.broken(dice, call, self._instant(manager=True), cri)
 
-    def _heartbeats(self, start_ns: int, workloads: tuple[Workload, ...]) -> list[Entry]:
+    def _first_words(self) -> list[Entry]:
+        """What every pod says when it comes up, at the beginning."""
+        start_ns, said = self._span.start_ns, []
+        for cri in (Cri.NONE, Cri.FULL) if self._mix.cri else (Cri.NONE,):
+            said.append(manager.probe(self._dice, start_ns, cri))
+            said += [
+                gateways.other(self._dice, gateway, start_ns, cri) for gateway in self._mix.gateways
+            ]
+        return said
+
+    def _heartbeats(self) -> list[Entry]:
+        """A sign of life of a manager and of a gateway, again and again."""
         step_ns = self._mix.heartbeat_seconds * SECOND_NS
         beats = []
-        for time_ns in range(start_ns, self._span.stop_ns, step_ns):
+        for time_ns in range(self._span.start_ns + step_ns, self._span.stop_ns, step_ns):
             cri = Cri.FULL if self._dice.chance(self._mix.cri) else Cri.NONE
-            if workloads != (Workload.MANAGER,):
+            if self._mix.gateways:
                 gateway = self._dice.pick(self._mix.gateways)
                 beats.append(gateways.other(self._dice, gateway, time_ns, cri))
-            elif time_ns not in self._mix.outage:
+            if time_ns not in self._mix.outage:
                 beats.append(manager.probe(self._dice, time_ns, cri))
                 if self._dice.chance(0.05):
                     beats.append(manager.noise(self._dice, time_ns, cri))

@@ -91,7 +91,10 @@ def loki_streams(corpus: Corpus, *, country_labels: bool) -> list[Stream]:
 
 
 def pod_logs(corpus: Corpus) -> list[PodLog]:
-    """The logs of the pods; the first of the manager's was restarted in the middle."""
+    """The logs of the pods; the manager's were restarted in the middle.
+
+    Pods have a first line when they start, as programs have.
+    """
     middle_ns = (corpus.span.start_ns + corpus.span.stop_ns) // 2
     logs = []
     for workload, pods in PODS.items():
@@ -99,8 +102,8 @@ def pod_logs(corpus: Corpus) -> list[PodLog]:
         label = "app" if workload is Workload.MANAGER else "app.kubernetes.io/name"
         for pod in pods:
             mine = [entry for entry in corpus.entries if entry.pod == pod]
-            restarted = pod == PODS[Workload.MANAGER][0]
-            started_ns = middle_ns if restarted else corpus.span.start_ns
+            began_ns = middle_ns if workload is Workload.MANAGER else corpus.span.start_ns
+            started_ns = min((e.time_ns for e in mine if e.time_ns >= began_ns), default=began_ns)
             logs.append(
                 PodLog(
                     namespace=namespace,

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from oscar_metrics.facts import Roster, RosterUser
 from oscar_metrics.sources.countries import Countries, GeoIP
@@ -22,6 +24,7 @@ from tests.servers.build import require
 from tests.servers.kubernetes import KubeCluster
 from tests.servers.loki import Loki
 
+_ROLES = Path(__file__).parents[2] / "deploy" / "rbac.yaml"
 # Over a month's end, and some of the next month.
 START_NS = parse_instant("2026-02-27T00:00:00Z")
 SPAN = Span(START_NS, START_NS + 3 * DAY_NS)
@@ -69,7 +72,7 @@ def cluster(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     for server in ("etcd", "kube-apiserver", "kwok"):
         require(server)
     with KubeCluster.start(tmp_path_factory.mktemp("cluster")) as kube:
-        for manifest in platform.manifests():
+        for manifest in (*platform.manifests(), *role_manifests()):
             kube.apply(manifest)
         for log in pod_logs(corpus):
             kube.add_pod(
@@ -108,6 +111,13 @@ def countries(geoip_database: Path) -> Countries:
         for user, name, _membership, country in platform.roster_rows()
     }
     return Countries(GeoIP.open(geoip_database), roster)
+
+
+def role_manifests() -> list[dict[str, Any]]:
+    """The roles that ship with the project, given to the cluster's plain user."""
+    manifests = list(yaml.safe_load_all(_ROLES.read_text("utf-8")))
+    user = {"kind": "User", "name": "metrics", "apiGroup": "rbac.authorization.k8s.io"}
+    return [m | {"subjects": [user]} if "subjects" in m else m for m in manifests]
 
 
 def _filled_loki(corpus: Corpus, directory: Path, *, country_labels: bool) -> Iterator[Loki]:
