@@ -25,10 +25,10 @@ class BasicAuth:
 
         `authorization` is the header's value, or None where the request has none.
         """
-        given = _credentials(authorization or "")
+        scheme, _, encoded = (authorization or "").partition(" ")
+        given = _credentials(encoded) if scheme.lower() == "basic" else None
         if given is None or not self._match(*given):
-            bearer = authorization is not None and authorization.startswith("Bearer ")
-            raise Unauthorized(BEARER_CHALLENGE if bearer else BASIC_CHALLENGE)
+            raise Unauthorized(BEARER_CHALLENGE if scheme == "Bearer" else BASIC_CHALLENGE)
 
     def admits(self, authorization: str | None) -> bool:
         """Whether `check` would pass."""
@@ -45,11 +45,8 @@ class BasicAuth:
         return same_username and same_password
 
 
-def _credentials(authorization: str) -> tuple[bytes, bytes] | None:
-    """User name and password of a Basic header (RFC 7617); None where it is not one."""
-    scheme, _, encoded = authorization.partition(" ")
-    if scheme.lower() != "basic":
-        return None
+def _credentials(encoded: str) -> tuple[bytes, bytes] | None:
+    """User name and password as Basic has them (RFC 7617); None where they are not."""
     try:
         decoded = base64.b64decode(encoded.strip(), validate=True)
     except (binascii.Error, ValueError):

@@ -32,7 +32,8 @@ class Query:
         self._values: dict[str, str] = {}
         for pair in filter(None, query_string.split(b"&")):
             name, _, value = pair.partition(b"=")
-            self._values.setdefault(_decode(name), _decode(value))
+            if name:
+                self._values.setdefault(_decode(name), _decode(value))
         self._unknown = [name for name in self._values if name not in known]
 
     def text(self, name: str) -> str | None:
@@ -54,7 +55,7 @@ class Query:
         """`X-Ignored-Parameters`, naming what was not read; empty where nothing was left over."""
         if not self._unknown:
             return {}
-        names = ", ".join(quote(name, safe="") or '""' for name in self._unknown)
+        names = ", ".join(quote(name, safe="") for name in self._unknown)
         if len(names) > _MAX_IGNORED_BYTES:
             names = names[:_MAX_IGNORED_BYTES].rsplit(", ", 1)[0] + ", ..."
         return {"X-Ignored-Parameters": names}
