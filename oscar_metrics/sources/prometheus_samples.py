@@ -1,0 +1,100 @@
+"""CPU-seconds of a container that restarted within one series, from its samples. Pure.
+
+The same F(e) − F(s) as `promql` describes, summed over the container's lives. A new life
+shows by a new start time, also where the counter has overtaken the old one's by then.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from oscar_metrics.sources.prometheus_api import Samples
+from oscar_metrics.sources.promql import REACH_MS
+
+Points = Sequence[tuple[int, float]]
+
+
+class _Life(msgspec.Struct, frozen=True):
+    """One run of a container: its start (epoch seconds) and the counter's samples."""
+
+    started: float
+    points: list[tuple[int, float]]
+
+
+class SampledWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """The window (start, stop] that is counted, in epoch milliseconds."""
+
+    start_ms: int
+    stop_ms: int
+    interval_ms: int
+    ended_after_ms: int
+
+    def cpu_seconds(self, counters: Iterable[Samples], starts: Iterable[Samples]) -> float:
+        """Seconds of one container, given its samples in the window and `REACH_MS` before it.
+
+        The same container from several scrapers counts once; one counter per `cpu` adds up.
+        """
+        started = _fullest(starts)
+        by_cpu: dict[str, list[Samples]] = {}
+        for series in counters:
+            by_cpu.setdefault(series.labels.get("cpu", ""), []).append(series)
+        return math.fsum(
+            self._of_lives(_lives(_fullest(series), started)) for series in by_cpu.values()
+        )
+
+    def _of_lives(self, lives: Sequence[_Life]) -> float:
+        parts: list[float] = []
+        for number, life in enumerate(lives):
+            last_ms = life.points[-1][0]
+            ended_ms = last_ms + self.ended_after_ms
+            if number + 1 < len(lives):
+                ended_ms = min(ended_ms, lives[number + 1].points[0][0])
+            parts.append(self._growth(life))
+            if self.start_ms < ended_ms <= self.stop_ms:
+                parts.append(self._tail(life))
+        return math.fsum(parts)
+
+    def _growth(self, life: _Life) -> float:
+        last = _value_at(life.points, self.stop_ms)
+        if last is None or life.points[-1][0] <= self.start_ms:
+            return 0.0
+        before = _value_at(life.points, self.start_ms)
+        if before is None:
+            # What a container did before we could see it may have been counted already.
+            early = life.started < (self.start_ms - REACH_MS) / 1000 - 1
+            before = life.points[0][1] if early else 0.0
+        return last - before
+
+    def _tail(self, life: _Life) -> float:
+        last_ms, value = life.points[-1]
+        if len(life.points) > 1 and life.points[-2][1] == value:
+            return 0.0
+        age = max(last_ms / 1000 - math.floor(life.started) - 0.5, 0.5)
+        return value / age * self.interval_ms / 2000
+
+
+def _lives(counter: Points, starts: Points) -> list[_Life]:
+    start_times = [at for at, _ in starts]
+    lives: list[_Life] = []
+    for at, value in counter:
+        # A start time is scraped together with its counter.
+        known = bisect_right(start_times, at) - 1
+        started = starts[max(known, 0)][1] if starts else at / 1000
+        new = not lives or value < lives[-1].points[-1][1] or started != lives[-1].started
+        if new:
+            lives.append(_Life(started, []))
+        lives[-1].points.append((at, value))
+    return lives
+
+
+def _value_at(points: Points, at_ms: int) -> float | None:
+    index = bisect_right(points, (at_ms, math.inf)) - 1
+    return points[index][1] if index >= 0 else None
+
+
+def _fullest(series: Iterable[Samples]) -> Points:
+    return max((each.points for each in series), key=len, default=())

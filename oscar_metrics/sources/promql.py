@@ -1,0 +1,306 @@
+"""PromQL: the questions asked of Prometheus, built from parts that are escaped here. Pure.
+
+CPU of a container is F(e) − F(s) over a window (s, e], so windows add up exactly:
+
+    F(t) = V(t) + tail(t)
+    V(t)     the counter's last value at or before t, 0 before the container started
+    tail(t)  0 while the container lives; once it has ended, half a scrape interval at its
+             average rate so far, which is what runs unseen after the last scrape
+
+V(s) is looked for `REACH_MS` back, so that a failed scrape or an outage shorter than that
+is not taken for a container's end or beginning. A container that started before that and
+was not seen in it counts from its first sample: what came before may be counted already.
+
+Every selector is reduced to one series per container with `max by` before anything else:
+a cAdvisor that is scraped twice, or by two replicas, is then counted once, and both sides
+of every operator carry the same labels (start times have no `cpu`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+CPU = "container_cpu_usage_seconds_total"
+STARTED = "container_start_time_seconds"
+GPU_USAGE = "container_gpu_usage_seconds_total"
+POD_REQUESTS = "kube_pod_container_resource_requests"
+POD_PHASE = "kube_pod_status_phase"
+POD_LABELS = "kube_pod_labels"
+
+CPU_QUERY = (
+    'sum(increase(container_cpu_usage_seconds_total{namespace=~"{{services_namespace}}.*",'
+    'service=~"{{service}}"}[{{range}}])) / 3600'
+)
+GPU_QUERY = (
+    'sum(increase(container_gpu_usage_seconds_total{namespace=~"{{services_namespace}}.*",'
+    'service=~"{{service}}"}[{{range}}])) / 3600'
+)
+
+REACH_MS = 3_600_000
+LOOK_BACK_MS = 300_000
+
+# cAdvisor also exports the pod's own cgroup, with no container or with "POD": the same
+# seconds a second time.
+CONTAINERS = 'container!="",container!="POD"'
+# A `service` label that names the kubelet was put there by whoever scrapes it.
+SCRAPER_SERVICE = ".*kubelet"
+# One series of a container, also where there is one for each CPU.
+_ONE_CPU = 'cpu=~"|total|cpu0+"'
+_IDENTITY = ("namespace", "pod", "container", "id", "name")
+_DNS_1123 = re.compile(r"[a-z0-9]([a-z0-9-]{0,251}[a-z0-9])?", re.ASCII)
+_REGEX_SPECIAL = re.compile(r"([\\.+*?()|\[\]{}^$])")
+_PLACEHOLDER = re.compile(r"\{\{\s*(service|range|namespace|services_namespace)\s*\}\}")
+
+
+def is_name(text: str) -> bool:
+    """Whether it is a DNS-1123 name; nothing else is put into a query or a note as a name."""
+    return _DNS_1123.fullmatch(text) is not None
+
+
+def quote(value: str) -> str:
+    """A PromQL string literal."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def equals(label: str, value: str) -> str:
+    """A matcher for one value."""
+    return f"{label}={quote(value)}"
+
+
+def one_of(label: str, values: Iterable[str]) -> str:
+    """A matcher for any of the values, each taken literally."""
+    return f"{label}=~{quote('|'.join(_regex_escape(value) for value in values))}"
+
+
+def namespaces(prefix: str, others: Iterable[str]) -> str:
+    """A matcher for the services' namespaces: all that begin with `prefix`, and the others."""
+    more = sorted(name for name in others if is_name(name) and not name.startswith(prefix))
+    pattern = "|".join([f"{_regex_escape(prefix)}.*", *map(_regex_escape, more)])
+    return f"namespace=~{quote(pattern)}"
+
+
+def fill(template: str, *, service: str, namespace: str, prefix: str, range_ms: int) -> str:
+    """An operator's template with its placeholders replaced."""
+    values = {
+        "service": service,
+        "namespace": namespace,
+        "services_namespace": prefix,
+        "range": duration(range_ms),
+    }
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+
+
+def placeholders(template: str) -> set[str]:
+    """The placeholders a template uses."""
+    return set(_PLACEHOLDER.findall(template))
+
+
+def duration(milliseconds: int) -> str:
+    """A PromQL duration: in seconds where it is whole ones, else milliseconds."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{milliseconds}ms" if rest else f"{seconds}s"
+
+
+def selector(metric: str, matchers: str) -> str:
+    """A metric with matchers."""
+    return f"{metric}{{{matchers}}}"
+
+
+def named(parts: Mapping[str, str]) -> str:
+    """One vector of several single numbers, each under the label `is` with its name."""
+    return " or ".join(
+        f'label_replace({expression}, "is", {quote(name)}, "", "")'
+        for name, expression in parts.items()
+    )
+
+
+def forms(namespace: str, window_ms: int) -> str:
+    """Which forms of CPU series there are in a window, and how many of each, as `named` parts.
+
+    `apart`: containers with an `id` of their own; `by_pod`: containers by pod and name, so
+    that restarts share a series; `no_pod`: containers without their pod; `no_container`:
+    neither; `pods`: pods' own cgroups; `started`: start times of containers; `no_service`:
+    containers whose `service` label is missing or the scraper's own.
+    """
+    selected = {
+        "apart": (CPU, f'{CONTAINERS},pod!="",id!="",{_ONE_CPU}'),
+        "by_pod": (CPU, f'{CONTAINERS},pod!="",id="",{_ONE_CPU}'),
+        "no_pod": (CPU, f'{CONTAINERS},pod=""'),
+        "no_container": (CPU, 'container=~"|POD",pod=""'),
+        "pods": (CPU, 'container=~"|POD",pod!=""'),
+        "started": (STARTED, f'{CONTAINERS},pod!=""'),
+        "no_service": (CPU, f'{CONTAINERS},pod!="",service=~"|{SCRAPER_SERVICE}"'),
+    }
+    return named(
+        {
+            form: f"count(last_over_time({_over(metric, f'{namespace},{matchers}', window_ms)}))"
+            for form, (metric, matchers) in selected.items()
+        }
+    )
+
+
+def increase(
+    metric: str, matchers: str, group: Iterable[str], window_ms: int, *, by_container: bool
+) -> str:
+    """Prometheus' own estimate of a counter's growth, by group.
+
+    `by_container`: the labels tell containers apart, so that one scraped twice counts once.
+    """
+    grown = f"increase({_over(metric, matchers, window_ms)})"
+    if by_container:
+        identity = ",".join(dict.fromkeys((*_IDENTITY, *group, "cpu")))
+        grown = f"max by ({identity}) ({grown})"
+    return f"sum by ({','.join(group)}) ({grown})"
+
+
+def gpus_allocated(namespace: str, window_ms: int, step_ms: int, *, phases: bool) -> str:
+    """GPU-seconds by pod: GPUs asked for by running pods, looked at every step.
+
+    `phases`: pods' phases are known; a finished pod that is still listed holds no GPU.
+    """
+    asked = selector(POD_REQUESTS, f'{namespace},resource="nvidia_com_gpu"')
+    held = f"max by (namespace,pod,container) ({asked})"
+    if phases:
+        running = selector(POD_PHASE, f'{namespace},phase="Running"')
+        held = f"{held} and on (namespace,pod) ({running} == 1)"
+    over = f"({held})[{duration(window_ms)}:{duration(step_ms)}]"
+    return f"sum by (namespace,pod) (sum_over_time({over})) * {step_ms / 1000:g}"
+
+
+def pod_labels(namespace: str, names: Iterable[str], window_ms: int) -> str:
+    """The labels of the pods that were there in a window, or shortly before."""
+    seen = f"last_over_time({_over(POD_LABELS, namespace, window_ms + REACH_MS)})"
+    return f"group by ({','.join(('namespace', 'pod', *names))}) ({seen})"
+
+
+class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """The CPU-seconds, in (s, e], of the containers that `matchers` select, by `group`.
+
+    Asked at e = `stop_ms`; the window is e − s long. `interval_ms` is the time between
+    scrapes. `restarts` is whether a restarted container goes on in the same series (where
+    no `id` label tells the two apart): such containers are left out of every sum, to be
+    counted from their samples.
+    """
+
+    matchers: str
+    group: tuple[str, ...]
+    window_ms: int
+    stop_ms: int
+    interval_ms: int
+    restarts: bool
+
+    @property
+    def growth(self) -> str:
+        """V(e) − V(s), summed by group."""
+        last = self._value(self.window_ms)
+        before = self._value(REACH_MS, self.window_ms)
+        first = f"min by ({self._identity},cpu) (min_over_time({self._cpu(self.window_ms)}))"
+        late = f"{self._start(self.window_ms)} >= {self._reach_start}"
+        new = f"((0 * {last}) and on ({self._identity}) ({late}))"
+        return self._sum(f"{last} - ({before} or {new} or {first})")
+
+    @property
+    def not_seen_before(self) -> str:
+        """How many containers had started long before s and were not seen then."""
+        seen = f"max by ({self._identity}) (last_over_time({self._cpu(self.window_ms)}))"
+        before = f"on ({self._identity}) last_over_time({self._cpu(REACH_MS, self.window_ms)})"
+        early = f"{self._start(self.window_ms)} < {self._reach_start}"
+        return f"count(({seen} unless {before}) and ({early}))"
+
+    @property
+    def tails(self) -> str:
+        """tail(e) of the containers that ended in the window, summed by group."""
+        return self._sum(self._tail(self.window_ms + self.ended_after_ms, 0))
+
+    @property
+    def resumed_tails(self) -> str:
+        """tail(s) of those that had only not been scraped, and went on: to be taken off."""
+        seen = f"on ({self._identity}) last_over_time({self._cpu(self.window_ms)})"
+        return self._sum(f"({self._tail(REACH_MS, self.window_ms)}) and {seen}")
+
+    @property
+    def ages_of_singles(self) -> str:
+        """How many containers ended after a single sample, by their age at it.
+
+        The label `quarter` (0 to 3) is the quarter of a scrape interval the age is in.
+        """
+        reach_ms = self.window_ms + self.ended_after_ms
+        once = f"max by ({self._identity}) (count_over_time({self._cpu(reach_ms)})) == 1"
+        age = f"({self._sampled(reach_ms, 0)} - {self._start(reach_ms)})"
+        quarter = f"floor(clamp({age} * {4000 / self.interval_ms:g}, 0, 3.5))"
+        ended = f"unless on ({self._identity}) last_over_time({self._cpu(self.ended_after_ms)})"
+        return f'count_values("quarter", ({quarter} and ({once})) {ended})'
+
+    @property
+    def restarted(self) -> str:
+        """The containers that `restarts` leaves out, with their identity as labels."""
+        starts = _over(STARTED, self.matchers, self.window_ms + REACH_MS)
+        return f"max by ({self._identity}) (changes({starts})) > 0"
+
+    @property
+    def ended_after_ms(self) -> int:
+        """How long without a sample means that a container has ended."""
+        return max(LOOK_BACK_MS, self.interval_ms * 5 // 2)
+
+    def _tail(self, reach_ms: int, offset_ms: int) -> str:
+        value = f"sum by ({self._identity}) ({self._value(reach_ms, offset_ms)})"
+        recent = f"last_over_time({self._cpu(self.ended_after_ms, offset_ms)})"
+        ended = f"({value} unless on ({self._identity}) {recent})"
+        grew = self._sampled(reach_ms, offset_ms, grown=True)
+        started = self._start(reach_ms, offset_ms)
+        # cAdvisor rounds start times down to whole seconds: half a second later is right on
+        # average, and a smaller age than that is beneath what they resolve.
+        age = f"clamp_min({grew} - floor({started}) - 0.5, 0.5)"
+        tail = f"{ended} / {age} * {self.interval_ms / 2000:g}"
+        # A dead container that is still shown no longer grows: its value is complete.
+        return f"{tail} and ({grew} >= {self._sampled(reach_ms, offset_ms)})"
+
+    def _sampled(self, reach_ms: int, offset_ms: int, *, grown: bool = False) -> str:
+        """When each container was last sampled, or last sampled with a value that had grown."""
+        counter = selector(CPU, self.matchers)
+        step = duration(self.interval_ms)
+        sampled = f"timestamp({counter})"
+        if grown:
+            sampled = f"({sampled} unless ({counter} == ({counter} offset {step})))"
+        over = f"{sampled}[{duration(reach_ms)}:{step}]{_offset(offset_ms)}"
+        return f"max by ({self._identity}) (max_over_time({over}))"
+
+    def _start(self, reach_ms: int, offset_ms: int = 0) -> str:
+        starts = _over(STARTED, self.matchers, reach_ms, offset_ms)
+        return f"max by ({self._identity}) (last_over_time({starts}))"
+
+    def _value(self, reach_ms: int, offset_ms: int = 0) -> str:
+        return f"max by ({self._identity},cpu) (last_over_time({self._cpu(reach_ms, offset_ms)}))"
+
+    def _cpu(self, reach_ms: int, offset_ms: int = 0) -> str:
+        return _over(CPU, self.matchers, reach_ms, offset_ms)
+
+    @property
+    def _reach_start(self) -> str:
+        # cAdvisor gives start times in whole seconds, rounded down.
+        return f"{(self.stop_ms - self.window_ms - REACH_MS) / 1000 - 1:.3f}"
+
+    @property
+    def _identity(self) -> str:
+        return ",".join(dict.fromkeys((*_IDENTITY, *self.group)))
+
+    def _sum(self, vector: str) -> str:
+        if self.restarts:
+            vector = f"({vector}) unless on ({self._identity}) ({self.restarted})"
+        return f"sum by ({','.join(self.group)}) ({vector})"
+
+
+def _over(metric: str, matchers: str, reach_ms: int, offset_ms: int = 0) -> str:
+    return f"{selector(metric, matchers)}[{duration(reach_ms)}]{_offset(offset_ms)}"
+
+
+def _offset(milliseconds: int) -> str:
+    return f" offset {duration(milliseconds)}" if milliseconds else ""
+
+
+def _regex_escape(text: str) -> str:
+    return _REGEX_SPECIAL.sub(r"\\\1", text)
