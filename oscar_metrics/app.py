@@ -1,0 +1,117 @@
+"""The only place that wires things together, and the only one that reads a clock."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from pathlib import Path
+
+import structlog
+import uvicorn
+from litestar.types import ASGIApp
+
+from oscar_metrics.aggregator import Aggregator, Sources
+from oscar_metrics.errors import SettingsError
+from oscar_metrics.handlers.routes import build_app
+from oscar_metrics.settings import OFF, Settings
+from oscar_metrics.sources.countries import GeoIP
+from oscar_metrics.sources.kubernetes import KubernetesInventory
+from oscar_metrics.sources.kubernetes_client import KubernetesClient
+from oscar_metrics.sources.log_files import LogFiles
+from oscar_metrics.sources.loki import LokiLogs
+from oscar_metrics.sources.pod_logs import PodLogs
+from oscar_metrics.sources.prometheus import PrometheusUsage
+from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.telemetry import Telemetry
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+# Above what proxies keep idle connections for, so that it is never us who closes first.
+_KEEP_ALIVE_SECONDS = 75
+_GRACE_SECONDS = 10
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """The ASGI application; raises SettingsError where what it needs to serve is missing."""
+    for name, value in (
+        ("OSCAR_USERNAME", settings.username),
+        ("OSCAR_PASSWORD", settings.password),
+    ):
+        if not value:
+            raise SettingsError(name, "not set: the administrator's reports need it")
+    telemetry = Telemetry()
+    return build_app(
+        create_aggregator(
+            settings, deadline_seconds=settings.deadline_seconds, telemetry=telemetry
+        ),
+        username=settings.username,
+        password=settings.password,
+        telemetry=telemetry,
+        version=importlib.metadata.version("oscar-metrics"),
+    )
+
+
+def create_aggregator(
+    settings: Settings, *, deadline_seconds: float | None, telemetry: Telemetry | None = None
+) -> Aggregator:
+    """An aggregator over every source that is configured."""
+    telemetry = telemetry or Telemetry()
+    return Aggregator(
+        create_sources(settings, telemetry),
+        telemetry=telemetry,
+        now_ns=time.time_ns,
+        deadline_seconds=deadline_seconds,
+    )
+
+
+def create_sources(settings: Settings, telemetry: Telemetry) -> Sources:
+    """Everyone the settings name. Log files stand alone; pod logs stand in for Loki."""
+    loki = LokiLogs(settings.loki, telemetry=telemetry) if settings.loki.url else None
+    files = (
+        LogFiles(settings.log_files, telemetry=telemetry) if settings.log_files.pattern else None
+    )
+    if loki and files:
+        raise SettingsError(
+            "OSCAR_METRICS_LOG_FILES",
+            "set beside LOKI_URL: two request logs would count calls twice; unset one of them",
+        )
+    has_cluster = settings.kubernetes.config != OFF
+    cluster = KubernetesClient(settings.kubernetes, telemetry) if has_cluster else None
+    pods = PodLogs(cluster, settings.pod_logs) if cluster else None
+    prometheus = (
+        PrometheusUsage(settings.prometheus, telemetry=telemetry)
+        if settings.prometheus.url != OFF
+        else None
+    )
+    roster = Path(settings.roster_file) if settings.roster_file else None
+    geoip = Path(settings.geoip_database) if settings.geoip_database else None
+    return Sources(
+        geoip=GeoIP.open(geoip),
+        roster=RosterFile(roster, settings.roster),
+        inventory=KubernetesInventory(cluster, settings.inventory) if cluster else None,
+        usage=prometheus,
+        logs=files or loki or pods,
+        counting=loki,
+        fallback_logs=pods if loki else None,
+        connections=tuple(filter(None, (loki, cluster, prometheus))),
+    )
+
+
+def serve(settings: Settings) -> bool:
+    """Answer over HTTP until stopped; False when it could not start."""
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    _log.info("starting", host=settings.host, port=settings.port)
+    server.run()
+    return server.started

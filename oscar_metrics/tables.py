@@ -1,0 +1,123 @@
+"""Reports and findings for people: tables for a terminal, and CSV where HTTP has none. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from msgspec import UNSET
+from rich.markup import escape
+from rich.table import Table
+
+from oscar_metrics import wire
+from oscar_metrics.findings import Finding, Level
+
+Report = wire.Summary | wire.Breakdown | wire.Value
+
+_COLOURS = {
+    wire.SourceState.OK: "green",
+    wire.SourceState.PARTIAL: "yellow",
+    wire.SourceState.MISSING: "red",
+    Level.OK: "green",
+    Level.WARNING: "yellow",
+    Level.PROBLEM: "red",
+}
+
+
+def as_table(report: Report) -> Iterator[Table]:
+    """The report's figures, then what became of its sources."""
+    title = f"{report.start} to {report.end}"
+    match report:
+        case wire.Summary():
+            yield _pairs(title, msgspec.structs.asdict(report.totals))
+        case wire.Value():
+            named = f"{report.service_id}: {report.metric}"
+            unit = "" if report.unit is UNSET else f" {report.unit}"
+            yield _pairs(title, {named: f"{_cell(report.value)}{unit}"})
+        case _:
+            yield _rows(title, [msgspec.structs.asdict(item) for item in report.items])
+    yield _sources(report.sources)
+
+
+def as_csv(report: wire.Summary | wire.Value) -> str:
+    """One header line and one line of figures; empty where a figure is missing."""
+    if isinstance(report, wire.Summary):
+        row = {"start": report.start, "end": report.end, **msgspec.structs.asdict(report.totals)}
+    else:
+        row = {name: getattr(report, name) for name in report.__struct_fields__[:-1]}
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(row)
+    writer.writerow(_cell(value, missing="") for value in row.values())
+    return out.getvalue()
+
+
+def sources_of(report: Report) -> tuple[wire.SourceStatus, ...]:
+    """What became of the report's sources."""
+    return report.sources
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """A line per finding, and what to change."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "source", "finding", "what to change"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        level = f"[{_COLOURS[finding.level]}]{finding.level}[/]"
+        table.add_row(level, *map(escape, (finding.source, finding.says, finding.change)))
+    return table
+
+
+def _pairs(title: str, values: dict[str, object]) -> Table:
+    table = Table(title=escape(title), title_justify="left", box=None, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in values.items():
+        table.add_row(escape(name), escape(_cell(value)))
+    return table
+
+
+def _rows(title: str, rows: list[dict[str, object]]) -> Table:
+    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
+    shown = [name for name in (rows[0] if rows else ()) if rows[0][name] is not UNSET]
+    for name in shown:
+        numeric = all(isinstance(row[name], int | float | None) for row in rows)
+        table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_cell(row[name])) for name in shown))
+    if not rows:
+        table.add_column("no rows")
+    return table
+
+
+def _sources(sources: Iterable[wire.SourceStatus]) -> Table:
+    table = Table(title="sources", title_justify="left", box=None, pad_edge=False)
+    for column in ("name", "status", "coverage", "origin", "notes"):
+        table.add_column(column, overflow="fold")
+    for source in sources:
+        table.add_row(
+            source.name,
+            f"[{_COLOURS[source.status]}]{source.status}[/]",
+            f"{source.coverage:.2%}",
+            escape(source.origin),
+            escape("" if source.notes is UNSET else source.notes),
+        )
+    return table
+
+
+def _cell(value: object, *, missing: str = "missing") -> str:
+    match value:
+        case None:
+            return missing
+        case msgspec.UNSET:
+            return ""
+        case tuple():
+            return "|".join(map(_cell, value))
+        case wire.CountryCount():
+            return f"{value.country}:{value.request_count}"
+        case float():
+            return f"{value:.6g}"
+        case _:
+            return str(value)

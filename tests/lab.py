@@ -1,0 +1,140 @@
+"""`make lab`: the real servers, filled with the sample, and ours before them, to play with.
+
+Loki and the cluster hold January 2026 as `examples/` has it; Prometheus holds the CPU of
+some containers over the last day.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from oscar_metrics.timerange import SECOND_NS
+from tests.corpus import platform, sample
+from tests.corpus.origins import loki_streams, pod_logs
+from tests.servers.build import require
+from tests.servers.kubernetes import KubeCluster
+from tests.servers.loki import Loki
+from tests.servers.prometheus import Prometheus
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+USERNAME, PASSWORD = "admin", "lab"
+
+
+def main() -> int:
+    """Run the lab until it is interrupted."""
+    for server in ("loki", "prometheus", "etcd", "kube-apiserver", "kwok"):
+        require(server)
+    with tempfile.TemporaryDirectory(prefix="oscar-metrics-lab-") as folder:
+        directory = Path(folder)
+        with (
+            Loki.start(_folder(directory, "loki")) as loki,
+            Prometheus.start(_folder(directory, "prometheus")) as prometheus,
+            KubeCluster.start(_folder(directory, "kubernetes")) as cluster,
+        ):
+            _fill_loki(loki)
+            _fill_cluster(cluster)
+            _fill_prometheus(prometheus)
+            return _serve(loki, prometheus, cluster)
+
+
+def _folder(directory: Path, name: str) -> Path:
+    folder = directory / name
+    folder.mkdir()
+    return folder
+
+
+def _fill_loki(loki: Loki) -> None:
+    corpus = sample.sample()
+    streams = loki_streams(corpus, country_labels=True)
+    lines = sum(len(set(entries)) for _, entries in streams)
+    print(f"Loki: {lines:,} lines", flush=True)
+    loki.push(streams)
+    loki.flush_and_wait('{pod=~".+"}', corpus.span.start_ns, corpus.span.stop_ns, lines)
+
+
+def _fill_cluster(cluster: KubeCluster) -> None:
+    print("Kubernetes: services, owners and the pods that logged", flush=True)
+    for manifest in platform.manifests():
+        cluster.apply(manifest)
+    for log in pod_logs(sample.sample()):
+        cluster.add_pod(
+            log.namespace,
+            log.pod,
+            labels=log.labels,
+            containers=[log.container],
+            log_lines_by_container={log.container: log.lines},
+            previous_log_lines={log.container: log.previous} if log.previous else None,
+            started_at=datetime.fromtimestamp(log.started_ns // SECOND_NS, UTC),
+        )
+
+
+def _fill_prometheus(prometheus: Prometheus) -> None:
+    """A container per service, half a core each, scraped every 30 s for the last day."""
+    print("Prometheus: a container per service over the last day", flush=True)
+    now_ms = time.time_ns() // 1_000_000
+    times_ms = range(now_ms - 86_400_000, now_ms, 30_000)
+    for service in platform.DEPLOYED:
+        labels = {
+            "namespace": service.namespace,
+            "service": service.name,
+            "pod": f"{service.name}-0",
+            "container": "main",
+        }
+        started_seconds = times_ms[0] / 1000
+        prometheus.remote_write(
+            [
+                (
+                    {
+                        "__name__": "container_cpu_usage_seconds_total",
+                        "cpu": "total",
+                        **labels,
+                    },
+                    [(at, (at / 1000 - started_seconds) / 2) for at in times_ms],
+                ),
+                (
+                    {"__name__": "container_start_time_seconds", **labels},
+                    [(at, started_seconds) for at in times_ms],
+                ),
+            ]
+        )
+
+
+def _serve(loki: Loki, prometheus: Prometheus, cluster: KubeCluster) -> int:
+    port = os.environ.get("PORT", "8080")
+    settings = {
+        "OSCAR_USERNAME": USERNAME,
+        "OSCAR_PASSWORD": PASSWORD,
+        "OSCAR_SERVICE_PORT": port,
+        "LOKI_URL": loki.url,
+        "PROMETHEUS_URL": prometheus.url,
+        "OSCAR_METRICS_KUBERNETES": str(cluster.kubeconfig(cluster.admin_token)),
+        "OSCAR_METRICS_GEOIP_DATABASE": str(EXAMPLES / "geoip.mmdb"),
+        "OSCAR_METRICS_ROSTER": str(EXAMPLES / "roster.csv"),
+        "INGRESS_HOST": platform.BASE_HOST,
+    }
+    print("\nThe lab is up. The same settings for a shell of your own:\n")
+    for name, value in settings.items():
+        print(f"  export {name}={shlex.quote(value)}")
+    print(
+        "\nTry: oscar-metrics check; oscar-metrics report summary"
+        " --start 2026-01-01T00:00:00Z --end 2026-01-31T23:59:59Z\nCtrl-C ends everything.\n",
+        flush=True,
+    )
+    environment = {"PATH": os.environ.get("PATH", ""), **settings}
+    server = subprocess.Popen([sys.executable, "-m", "oscar_metrics", "serve"], env=environment)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
