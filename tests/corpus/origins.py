@@ -26,8 +26,6 @@ _CONTAINERS = {
     Workload.NGINX: "controller",
     Workload.TRAEFIK: "traefik",
 }
-# How long after its first part the rest of a split line is written.
-_PART_NS = 1_000
 
 
 class PodLog(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +121,11 @@ def _runtime_lines(entries: Iterable[Entry]) -> list[str]:
 
 
 def _cri_lines(entry: Entry) -> list[str]:
-    """As the container runtime writes it; a node in another zone writes its own offset."""
+    """As the container runtime writes it; a node in another zone writes its own offset.
+
+    Both parts of a split line have one time: where they differ, by microseconds, collectors
+    go by the last and the kubelet by the first, and no reader can make up for that.
+    """
     dice = Dice(entry.time_ns)
     offset_hours = dice.weighted({0: 9.0, 2: 1.0, -5: 1.0})
     stream = "stdout" if entry.workload is Workload.TRAEFIK else "stderr"
@@ -131,8 +133,4 @@ def _cri_lines(entry: Entry) -> list[str]:
     if entry.cri is not Cri.PARTS:
         return [f"{at} {stream} F {entry.line}"]
     cut = 1 + dice.below(len(entry.line) - 1)
-    later = cri_time(entry.time_ns + _PART_NS, offset_hours=offset_hours)
-    return [
-        f"{at} {stream} P {entry.line[:cut]}",
-        f"{later} {stream} F {entry.line[cut:]}",
-    ]
+    return [f"{at} {stream} P {entry.line[:cut]}", f"{at} {stream} F {entry.line[cut:]}"]
