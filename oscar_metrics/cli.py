@@ -205,7 +205,7 @@ def _health(options: argparse.Namespace) -> int:
     settings = _settings(options, json_log=False)
     url = f"http://127.0.0.1:{settings.port}/healthz"
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own address
+        with urllib.request.urlopen(url, timeout=2) as response:
             return EXIT_OK if response.status == 200 else EXIT_FAILED
     except (urllib.error.URLError, TimeoutError) as exc:
         return _complain(f"{url} does not answer: {exc}", EXIT_FAILED)

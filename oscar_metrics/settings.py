@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -56,6 +57,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kubernetes: KubernetesSettings = KubernetesSettings()
     inventory: InventorySettings = InventorySettings()
     prometheus: PrometheusSettings = PrometheusSettings()
+
+    def __repr__(self) -> str:
+        # Whatever prints settings must not print the password.
+        return f"Settings(host={self.host!r}, port={self.port!r}, …)"
 
 
 OFF = "off"
@@ -134,7 +139,10 @@ def load(environ: Mapping[str, str], file: Path | None = None) -> Settings:
     for name, value in texts.items():
         for path in NAMES[name]:
             _put(tree, path, value.strip() if isinstance(value, str) else value)
-    return _convert(tree)
+    settings = _convert(tree)
+    _check_url("LOKI_URL", settings.loki.url, unless="")
+    _check_url("PROMETHEUS_URL", settings.prometheus.url, unless=OFF)
+    return settings
 
 
 def _from_file(file: Path | None) -> dict[str, Any]:
@@ -178,6 +186,12 @@ def _unknown(name: str, where: str) -> SettingsError:
     close = difflib.get_close_matches(name, NAMES, n=1)
     hint = f"did you mean {close[0]}?" if close else "see docs/configuration.md for every name"
     return SettingsError(name, f"unknown setting {where}; {hint}")
+
+
+def _check_url(name: str, url: str, *, unless: str) -> None:
+    parts = urlsplit(url)
+    if url != unless and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise SettingsError(name, "expected a URL that begins with http:// or https://")
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
