@@ -189,9 +189,13 @@ def _unknown(name: str, where: str) -> SettingsError:
 
 
 def _check_url(name: str, url: str, *, unless: str) -> None:
-    parts = urlsplit(url)
-    if url != unless and (parts.scheme not in ("http", "https") or not parts.hostname):
-        raise SettingsError(name, "expected a URL that begins with http:// or https://")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if url != unless and not good:
+        raise SettingsError(name, "expected a URL such as http://host:port or https://host/path")
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:

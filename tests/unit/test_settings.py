@@ -52,6 +52,8 @@ def test_a_name_sets_its_place(name: str, value: str, path: str, expected: objec
         ({"OSCAR_PASSWORD_FILE": "/nowhere/at/all"}, "OSCAR_PASSWORD_FILE", "cannot read"),
         ({"LOKI_URL": "loki:3100"}, "LOKI_URL", "http"),
         ({"PROMETHEUS_URL": "ftp://x"}, "PROMETHEUS_URL", "http"),
+        ({"PROMETHEUS_URL": "http://[bad"}, "PROMETHEUS_URL", "http"),
+        ({"PROMETHEUS_URL": "http://host:port"}, "PROMETHEUS_URL", "http"),
     ],
 )
 def test_a_bad_one_is_named_with_what_was_expected(
