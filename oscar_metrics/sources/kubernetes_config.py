@@ -17,6 +17,14 @@ from oscar_metrics.sources.kubernetes_errors import NoCluster, shorten
 _in_cluster: Any = kubernetes_config.load_incluster_config
 _from_kubeconfig: Any = kubernetes_config.load_kube_config
 
+_NONE = (
+    "no Kubernetes cluster can be asked: this is no pod with a service account, and no default "
+    "kubeconfig can be used (OSCAR_METRICS_KUBERNETES)"
+)
+_BAD_FILE = (
+    "the kubeconfig that OSCAR_METRICS_KUBERNETES names cannot be used: it, or a file it names, "
+    "is not there or not of its form"
+)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Whatever reading an arbitrary file as a kubeconfig may end in.
 _UNUSABLE = (
@@ -57,12 +65,8 @@ async def load_credentials(kubeconfig: str, configuration: Configuration) -> Non
     try:
         await _load(kubeconfig, configuration)
     except _UNUSABLE as exc:
-        raise NoCluster(
-            "no Kubernetes cluster can be asked: this is no pod with a service account, and "
-            "there is no kubeconfig that can be read (OSCAR_METRICS_KUBERNETES)",
-            # No more than the name: a parse error quotes the file, which may hold a token.
-            type(exc).__name__,
-        ) from None
+        # No more of it than its name: a parse error quotes the file, which may hold a token.
+        raise NoCluster(_BAD_FILE if kubeconfig else _NONE, type(exc).__name__) from None
     url = urlsplit(configuration.host)
     if url.scheme != "https" and url.hostname not in _LOOPBACK:
         raise NoCluster("the kubeconfig's server is not https: credentials are not sent to it")

@@ -12,6 +12,9 @@ from oscar_metrics.timerange import SECOND_NS, Span, parse_instant
 # Standard output and error are written side by side: times may stand this far out of order.
 _DISORDER_NS = 60 * SECOND_NS
 _STAMP_CHARACTERS = 30
+# Copies of a line are looked for at least this far back, in time or in lines.
+_COPY_NS = 5 * SECOND_NS
+_RECENT_LINES = 20_000
 
 
 class KubeletLines:
@@ -34,7 +37,10 @@ class KubeletLines:
         # The second and the zone of the last stamp, and that second's instant.
         self._second = ("", "")
         self._second_ns = 0
-        self._same_time: tuple[int, set[str]] = (-1, set())
+        # Two generations of lines, and where in time the younger one began.
+        self._recent: set[str] = set()
+        self._less_recent: set[str] = set()
+        self._recent_since_ns = 0
 
     @property
     def past_span(self) -> bool:
@@ -68,15 +74,27 @@ class KubeletLines:
     def _lines(self, block: bytes) -> list[str]:
         texts = []
         start_ns, stop_ns = self._span.start_ns, self._span.stop_ns
-        for line in block.decode("utf-8", "replace").split("\n"):
+        for line in self._without_copies(block.decode("utf-8", "replace").split("\n")):
             stamp, _, text = line.partition(" ")
             at_ns = self._instant(stamp)
             if at_ns is None:
                 self.odd += self.began
-            elif start_ns <= at_ns < stop_ns and self._is_new(at_ns, text):
+            elif start_ns <= at_ns < stop_ns:
                 texts.append(text)
             self.began = True
         return texts
+
+    def _without_copies(self, lines: list[str]) -> list[str]:
+        now_ns = self.newest_ns or 0
+        if len(self._recent) > _RECENT_LINES or now_ns > self._recent_since_ns + _COPY_NS:
+            self._less_recent, self._recent = self._recent, set()
+            self._recent_since_ns = now_ns
+        fresh = dict.fromkeys(lines)
+        for known in (self._recent, self._less_recent):
+            if not known.isdisjoint(fresh):
+                fresh = {line: None for line in fresh if line not in known}
+        self._recent.update(fresh)
+        return list(fresh)
 
     def _instant(self, stamp: str) -> int | None:
         second = stamp[:19], stamp[29:]
@@ -93,13 +111,3 @@ class KubeletLines:
         if self.newest_ns is None or at_ns > self.newest_ns:
             self.newest_ns = at_ns
         return at_ns
-
-    def _is_new(self, at_ns: int, text: str) -> bool:
-        last_ns, texts = self._same_time
-        if at_ns != last_ns:
-            self._same_time = at_ns, {text}
-            return True
-        if text in texts:
-            return False
-        texts.add(text)
-        return True

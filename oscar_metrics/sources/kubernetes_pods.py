@@ -108,9 +108,9 @@ def gaps_of(
 
 def _between(container: Container) -> list[Span]:
     """When the container was known to be dead: between its known runs, and after the last."""
-    stops = [run.span.stop_ns for run in container.runs]
     starts = [run.started_ns for run in container.runs[1:]] + [container.life.stop_ns]
-    return [Span(stop, start) for stop, start in zip(stops, starts, strict=True) if start > stop]
+    ended = zip(container.runs, starts, strict=False)
+    return [Span(run.span.stop_ns, max(run.span.stop_ns, start)) for run, start in ended]
 
 
 def containers_of(pod: Pod) -> list[Container]:
