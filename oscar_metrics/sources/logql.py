@@ -200,11 +200,17 @@ def quote(text: str) -> str:
     return f'"{_UNSAFE.sub(escaped, text)}"'
 
 
-def mentioning(query: LogQuery, text: str, *, any_case: bool = False) -> LogQuery:
-    """The lines of `query` in which `text` occurs."""
-    if any_case:
-        return query.then("|~ " + quote(f"(?i){re.escape(text)}"))
-    return query.then("|= " + quote(text))
+# What a name may consist of so that its neighbours tell whether it ends there.
+_WORD = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+def mentioning(query: LogQuery, name: str, *, any_case: bool = False) -> LogQuery:
+    """The lines of `query` with a name in them, not counting where it is part of a longer one."""
+    found = query if any_case else query.then("|= " + quote(name))
+    pattern = re.escape(name)
+    if _WORD.fullmatch(name):
+        pattern = f"(?:^|[^A-Za-z0-9_-]){pattern}(?:[^A-Za-z0-9_-]|$)"
+    return found.then("|~ " + quote("(?i)" * any_case + pattern))
 
 
 def by_label(query: LogQuery, name: str, value: str) -> tuple[LogQuery, LogQuery]:

@@ -120,12 +120,10 @@ class Paging:
                 else:
                     raise
             else:
-                await self._take(page, window, part, full=_size(page) >= limit)
+                await self._take(page, window, part, limit)
 
-    async def _take(
-        self, page: list[StreamLines], window: _Window, part: Span, *, full: bool
-    ) -> None:
-        if not full:
+    async def _take(self, page: list[StreamLines], window: _Window, part: Span, limit: int) -> None:
+        if _size(page) < limit:
             self._count(page, part.stop_ns)
             window.reached_ns = part.stop_ns
             return
@@ -134,39 +132,51 @@ class Paging:
             self._count(page, last_ns)
             window.reached_ns = last_ns
         else:
-            await self._read_instant(last_ns)
+            await self._read_instant(last_ns, page, limit)
             window.reached_ns = last_ns + 1
 
-    async def _read_instant(self, at_ns: int) -> None:
+    async def _read_instant(self, at_ns: int, page: list[StreamLines], limit: int) -> None:
         """Count the lines of one nanosecond that fill a page: all of them, or a gap."""
-        instant = Span(at_ns, at_ns + 1)
         self.slots.add(at_ns // SLOT_NS)
+        instant = Span(at_ns, at_ns + 1)
         tallier = self._new_tallier()
         lines = self._settings.instant_lines
-        parts = [self._query]
+        query = self._query
+        parts: list[LogQuery] = []
         splits = 0
-        while parts:
+        while True:
+            if _size(page) < limit:
+                _tally(tallier, page, instant.stop_ns)
+            elif limit < self._allowed(lines):
+                parts.append(query)
+            else:
+                splits += 1
+                halves = halve(query, page) if splits < self._settings.instant_parts else None
+                if halves is None:
+                    self.gaps.append(Gap(span=instant, reason=GapReason.TOO_DENSE))
+                    return
+                parts += halves
+            if not parts:
+                break
+            query = parts.pop()
+            page, limit = await self._ask_instant(query, instant, lines)
+            lines = min(lines, limit)
+        self._instants = add_up(self._instants, tallier.result())
+
+    async def _ask_instant(
+        self, query: LogQuery, instant: Span, lines: int
+    ) -> tuple[list[StreamLines], int]:
+        """The first lines of an instant, and how many were asked for at last."""
+        while True:
             limit = self._allowed(lines)
             try:
-                page = await self._api.lines(parts[-1], instant, limit)
+                return await self._api.lines(query, instant, limit), limit
             except UpstreamError as exc:
                 if self._api.learn(exc, asked=limit):
                     continue
                 if exc.reason not in TOO_MUCH or limit <= _FEWEST_LINES:
                     raise
                 lines = limit // 2
-                continue
-            whole = parts.pop()
-            if _size(page) < limit:
-                _tally(tallier, page, instant.stop_ns)
-                continue
-            splits += 1
-            halves = halve(whole, page) if splits < self._settings.instant_parts else None
-            if halves is None:
-                self.gaps.append(Gap(span=instant, reason=GapReason.TOO_DENSE))
-                return
-            parts += halves
-        self._instants = add_up(self._instants, tallier.result())
 
     def _allowed(self, lines: int) -> int:
         return min(lines, self._api.known.entries or lines)
