@@ -1,0 +1,63 @@
+"""Whether the process is alive and able to answer, and what it says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response
+from prometheus_client.exposition import choose_encoder
+
+from oscar_metrics.aggregator import Aggregator, LastSaid
+from oscar_metrics.auth.basic import BasicAuth
+from oscar_metrics.telemetry import Telemetry
+from oscar_metrics.wire import SourceName
+
+AnyRequest = Request[Any, Any, Any]
+_NOT_STORED = {"Cache-Control": "no-store"}
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The process answers."""
+
+    status: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The process answers; for the administrator, what each source said when last asked."""
+
+    status: str
+    sources: dict[SourceName, LastSaid] | None = None
+
+
+class HealthRoutes:
+    """Answers without credentials; readiness tells the administrator more."""
+
+    def __init__(self, aggregator: Aggregator, auth: BasicAuth, telemetry: Telemetry) -> None:
+        self._aggregator = aggregator
+        self._auth = auth
+        self._telemetry = telemetry
+
+    async def healthz(self) -> Response[bytes]:
+        """The process is alive."""
+        return _json(Health(status="ok"))
+
+    async def readyz(self, request: AnyRequest) -> Response[bytes]:
+        """The process can answer, which it can with every source down: it then says so."""
+        if not self._auth.admits(request.headers.get("authorization")):
+            return _json(Readiness(status="ready"))
+        return _json(Readiness(status="ready", sources=self._aggregator.last_said()))
+
+    async def metrics(self, request: AnyRequest) -> Response[bytes]:
+        """The process's own metrics, as Prometheus text or OpenMetrics."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(
+            content=encode(self._telemetry.registry),
+            headers={**_NOT_STORED, "Content-Type": content_type, "Vary": "Accept"},
+        )
+
+
+def _json(body: msgspec.Struct) -> Response[bytes]:
+    return Response(
+        content=msgspec.json.encode(body), media_type="application/json", headers=_NOT_STORED
+    )

@@ -1,0 +1,197 @@
+"""The report routes: a request's parameters in the contract's order of checks, then the report."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Request, Response
+
+from oscar_metrics import wire
+from oscar_metrics.aggregator import Aggregator
+from oscar_metrics.completeness import fields, sentence, status
+from oscar_metrics.errors import BadRequest, NotNow
+from oscar_metrics.handlers.csv import breakdown_csv, completeness_header, file_name
+from oscar_metrics.handlers.query import Query
+from oscar_metrics.outcome import Unavailable
+from oscar_metrics.timerange import ReportRange, Span, report_range
+from oscar_metrics.wire import SERVICE_METRICS, GroupBy, Metric, SourceName
+
+AnyRequest = Request[Any, Any, Any]
+_Numbers = TypeVar("_Numbers", wire.Totals, wire.ServiceMetric, wire.Value)
+
+RANGE_PARAMETERS = ("start", "end")
+VALUE_PARAMETERS = ("service_id", "metric", *RANGE_PARAMETERS)
+SERVICE_PARAMETERS = ("metric", *RANGE_PARAMETERS)
+BREAKDOWN_PARAMETERS = (
+    *RANGE_PARAMETERS,
+    "group_by",
+    "format",
+    "include_users",
+    "include_usage",
+    "raw",
+)
+_NOT_STORED = {"Cache-Control": "no-store"}
+# When a caller may ask again for what needs the inventory.
+RETRY_AFTER_SECONDS = 15
+
+
+class Format(StrEnum):
+    """What a breakdown is written as."""
+
+    JSON = "json"
+    CSV = "csv"
+
+
+class Reports:
+    """Answers the report routes for the administrator, who has been let in before."""
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
+
+    async def value(self, request: AnyRequest) -> Response[bytes]:
+        """One metric of one service; null where its source is missing."""
+        query = Query(request.scope["query_string"], VALUE_PARAMETERS)
+        service = query.text("service_id")
+        if service is None:
+            raise BadRequest("service_id is required", parameter="service_id")
+        metric = _service_metric(query.text("metric") or "")
+        asked = self._range(query)
+        query.refuse_unknown()
+        return _json(await self._aggregator.value(asked, service, metric), query)
+
+    async def summary(self, request: AnyRequest) -> Response[bytes]:
+        """Totals; null where a source is missing."""
+        query = Query(request.scope["query_string"], RANGE_PARAMETERS)
+        asked = self._range(query)
+        query.refuse_unknown()
+        return _json(await self._aggregator.summary(asked), query)
+
+    async def summary_without_null(self, request: AnyRequest) -> Response[bytes]:
+        """Totals for clients that decode no null: 0 where a source is missing."""
+        query = Query(request.scope["query_string"], RANGE_PARAMETERS)
+        report = await self._aggregator.summary(self._range(query))
+        return _json(msgspec.structs.replace(report, totals=_zeros(report.totals)), query)
+
+    async def service_without_null(self, request: AnyRequest) -> Response[bytes]:
+        """One or all metrics of the service in the path: 0 where a source is missing."""
+        query = Query(request.scope["query_string"], SERVICE_PARAMETERS)
+        service = request.path_params["serviceName"]
+        if not service.strip():
+            raise BadRequest("serviceName is required", parameter="serviceName")
+        asked = self._range(query)
+        key = query.text("metric")
+        if key is not None:
+            value = await self._aggregator.value(asked, service, _service_metric(key))
+            return _json(_zeros(value), query)
+        report = await self._aggregator.service(asked, service)
+        metrics = tuple(_zeros(metric) for metric in report.metrics)
+        return _json(msgspec.structs.replace(report, metrics=metrics), query)
+
+    async def breakdown(self, request: AnyRequest) -> Response[bytes]:
+        """Rows per service, user or country, as JSON or CSV."""
+        query = Query(request.scope["query_string"], BREAKDOWN_PARAMETERS)
+        asked = self._range(query)
+        group_by_text = query.text("group_by")
+        if group_by_text is None:
+            raise BadRequest("group_by is required", parameter="group_by")
+        wanted = _format(query.text("format"), request)
+        group_by = _group_by(group_by_text)
+        include_users = query.is_true("include_users")
+        if wanted is Format.CSV and group_by is GroupBy.SERVICE and include_users:
+            raise BadRequest("include_users is not supported for csv", parameter="include_users")
+        if group_by is None:
+            raise BadRequest(
+                "unsupported group_by",
+                parameter="group_by",
+                detail=f"expected one of {', '.join(GroupBy)}",
+            )
+        report = await self._aggregator.breakdown(
+            asked,
+            group_by,
+            group_by_text=group_by_text,
+            include_users=include_users,
+            include_usage=query.is_true("include_usage"),
+        )
+        if wanted is Format.CSV:
+            return _csv(report, query, raw=query.is_true("raw"))
+        return _json(report, query, {"Vary": "Accept"})
+
+    async def owners(self, request: AnyRequest) -> Response[bytes]:
+        """Whom an administrator may filter by; 503 while the inventory cannot be read."""
+        query = Query(request.scope["query_string"], ())
+        outcome = await self._aggregator.owners()
+        if isinstance(outcome, Unavailable):
+            raise NotNow(
+                "service inventory unavailable",
+                detail=sentence(outcome.notes),
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        # The body has no room for it, and a list that may be short must say so.
+        now_ns = self._aggregator.now_ns()
+        inventory = status(
+            SourceName.INVENTORY, outcome, fields("owners"), Span(now_ns, now_ns), now_ns
+        )
+        headers = {"X-Completeness": completeness_header([inventory])}
+        return _json(outcome.facts, query, headers)
+
+    def _range(self, query: Query) -> ReportRange:
+        return report_range(query.text("start"), query.text("end"), self._aggregator.now_ns())
+
+
+def _service_metric(key: str) -> Metric:
+    """The metric of a key that can be asked for one service; keys are case-sensitive."""
+    expected = f"expected one of {', '.join(SERVICE_METRICS)}"
+    if key not in list(Metric):
+        raise BadRequest("invalid metric key", parameter="metric", detail=expected)
+    if key not in SERVICE_METRICS:
+        raise BadRequest("unsupported metric for value query", parameter="metric", detail=expected)
+    return Metric(key)
+
+
+def _format(text: str | None, request: AnyRequest) -> Format:
+    """The format asked for: the parameter's word, else what `Accept` prefers."""
+    if text is None:
+        preferred = request.accept.best_match(["application/json", "text/csv"])
+        return Format.CSV if preferred == "text/csv" else Format.JSON
+    for known in Format:
+        if text.lower() == known:
+            return known
+    raise BadRequest("invalid format", parameter="format", detail="expected json or csv")
+
+
+def _group_by(text: str) -> GroupBy | None:
+    return next((known for known in GroupBy if text.lower() == known), None)
+
+
+def _zeros(numbers: _Numbers) -> _Numbers:
+    """The same with 0 for what is not known."""
+    fields = msgspec.structs.asdict(numbers)
+    return msgspec.structs.replace(
+        numbers, **{name: 0 for name, value in fields.items() if value is None}
+    )
+
+
+def _json(
+    report: msgspec.Struct, query: Query, headers: dict[str, str] | None = None
+) -> Response[bytes]:
+    return Response(
+        content=msgspec.json.encode(report),
+        media_type="application/json",
+        headers={**_NOT_STORED, **query.ignored_header(), **(headers or {})},
+    )
+
+
+def _csv(report: wire.Breakdown, query: Query, *, raw: bool) -> Response[bytes]:
+    return Response(
+        content=breakdown_csv(report, raw=raw).encode(),
+        headers={
+            **_NOT_STORED,
+            **query.ignored_header(),
+            "Content-Type": "text/csv",
+            "Content-Disposition": f'attachment; filename="{file_name(report)}"',
+            "Vary": "Accept",
+            "X-Completeness": completeness_header(report.sources),
+        },
+    )
