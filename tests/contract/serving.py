@@ -1,0 +1,230 @@
+"""Our server on a real socket, over sources that say what a test wants said."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import msgspec
+import uvicorn
+from oscar_metrics.sources.roster import RosterFile
+
+from oscar_metrics.aggregator import Aggregator, Sources
+from oscar_metrics.facts import (
+    CallKey,
+    CallLog,
+    CountryFrom,
+    Inventory,
+    Kind,
+    LogStream,
+    NamespaceOwner,
+    Result,
+    Service,
+    ServiceKey,
+    Tallies,
+    Usage,
+)
+from oscar_metrics.findings import Finding
+from oscar_metrics.handlers.routes import build_app
+from oscar_metrics.outcome import Ok, Outcome
+from oscar_metrics.sources.countries import Countries, GeoIP
+from oscar_metrics.telemetry import Telemetry
+from oscar_metrics.timerange import Span, parse_instant
+
+USERNAME, PASSWORD = "oscar", "p:ss wörd"
+NOW = "2026-05-01T12:00:00Z"
+NOW_NS = parse_instant(NOW)
+RANGE = {"start": "2026-04-01T00:00:00Z", "end": "2026-04-30T23:59:59Z"}
+
+
+class SaidInventory:
+    """An inventory source that says one thing."""
+
+    def __init__(self, said: Outcome[Inventory]) -> None:
+        self._said = said
+
+    async def read(self, *, now_ns: int, deadline: float | None) -> Outcome[Inventory]:
+        del now_ns, deadline
+        return self._said
+
+    async def check(self, now_ns: int) -> list[Finding]:
+        del now_ns
+        return []
+
+    async def aclose(self) -> None:
+        return None
+
+
+class SaidUsage:
+    """A usage source that says one thing."""
+
+    def __init__(self, said: Outcome[Usage]) -> None:
+        self._said = said
+
+    async def read(
+        self, span: Span, inventory: Outcome[Inventory], *, now_ns: int, deadline: float | None
+    ) -> Outcome[Usage]:
+        del span, inventory, now_ns, deadline
+        return self._said
+
+    async def check(self, now_ns: int) -> list[Finding]:
+        del now_ns
+        return []
+
+    async def aclose(self) -> None:
+        return None
+
+
+class SaidLogs:
+    """A log source that says one thing of each stream, and remembers the spans it was asked."""
+
+    origin = "log-files"
+
+    def __init__(self, said: dict[LogStream, Outcome[CallLog]]) -> None:
+        self._said = said
+        self.asked: list[Span] = []
+
+    async def read(
+        self,
+        span: Span,
+        streams: frozenset[LogStream],
+        countries: Countries,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> dict[LogStream, Outcome[CallLog]]:
+        del countries, now_ns, deadline
+        self.asked.append(span)
+        return {stream: self._said[stream] for stream in streams}
+
+    async def check(self, now_ns: int) -> list[Finding]:
+        del now_ns
+        return []
+
+    async def aclose(self) -> None:
+        return None
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True):
+    """What each source says; None for one that is not configured."""
+
+    inventory: Outcome[Inventory] | None = None
+    usage: Outcome[Usage] | None = None
+    executions: Outcome[CallLog] | None = None
+    exposed: Outcome[CallLog] | None = None
+
+
+def call(
+    service: str,
+    user: str,
+    country: str,
+    kind: Kind = Kind.SYNC,
+    result: Result = Result.OK,
+    namespace: str = "oscar-svc",
+) -> CallKey:
+    came_from = CountryFrom.LABEL if country else CountryFrom.NOTHING
+    return CallKey(namespace, service, user, country, came_from, kind, result)
+
+
+def log(tallies: dict[CallKey, int]) -> Outcome[CallLog]:
+    counted = Tallies(tallies)
+    total = counted.total()
+    return Ok(
+        facts=CallLog(tallies=counted, lines_seen=total, lines_understood=total),
+        origin="log-files",
+        last_updated_ns=NOW_NS,
+    )
+
+
+# Every source has spoken; `=odd` is a user no spreadsheet should run.
+WHOLE = World(
+    inventory=Ok(
+        facts=Inventory(
+            services=(
+                Service(
+                    namespace="oscar-svc-alice",
+                    name="cowsay",
+                    owner="alice@egi.eu",
+                    owner_name="Alice_Example",
+                ),
+                Service(namespace="oscar-svc", name="grayify", owner="cluster_admin"),
+            ),
+            owners=(NamespaceOwner(namespace="oscar-svc-alice", owner="alice@egi.eu"),),
+        ),
+        origin="kubernetes",
+        last_updated_ns=NOW_NS,
+    ),
+    usage=Ok(
+        facts=Usage(
+            cpu_seconds={
+                ServiceKey("oscar-svc", "cowsay"): 45000.0,
+                ServiceKey("oscar-svc", ""): 1800.0,
+            },
+            gpu_seconds={ServiceKey("oscar-svc", "cowsay"): 0.0},
+        ),
+        origin="prometheus",
+        last_updated_ns=NOW_NS,
+    ),
+    executions=log(
+        {
+            call("cowsay", "alice@egi.eu", "ES"): 3,
+            call("cowsay", "bob@egi.eu", "FR", Kind.ASYNC, namespace="oscar-svc-bob"): 1,
+            call("grayify", "nil", "", Kind.ASYNC, Result.CLIENT_ERROR): 2,
+            call("grayify", "=odd", "ES", Kind.SYNC, Result.SERVER_ERROR): 1,
+            call("value", "", "ES"): 1,
+        }
+    ),
+    exposed=log({call("demo", "", "", Kind.EXPOSED): 7}),
+)
+# Nothing is configured.
+NOTHING = World()
+
+
+def aggregator(world: World, telemetry: Telemetry, logs: SaidLogs | None = None) -> Aggregator:
+    if logs is None and world.executions is not None and world.exposed is not None:
+        logs = SaidLogs({LogStream.EXECUTIONS: world.executions, LogStream.EXPOSED: world.exposed})
+    return Aggregator(
+        Sources(
+            geoip=GeoIP(None),
+            roster=RosterFile(None),
+            inventory=SaidInventory(world.inventory) if world.inventory else None,
+            usage=SaidUsage(world.usage) if world.usage else None,
+            logs=logs,
+        ),
+        telemetry=telemetry,
+        now_ns=lambda: NOW_NS,
+        deadline_seconds=30.0,
+    )
+
+
+@contextmanager
+def serving(
+    answering: Aggregator, telemetry: Telemetry, *, admin: bool = True
+) -> Iterator[httpx.Client]:
+    """A client of a server that runs in a thread of its own until the block ends."""
+    app = build_app(
+        answering, username=USERNAME, password=PASSWORD, telemetry=telemetry, version="0.1.0"
+    )
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+    )
+    server = uvicorn.Server(config)
+    # Listening before the server runs, so that who connects early waits instead of failing.
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],), name="server")
+        thread.start()
+        auth = httpx.BasicAuth(USERNAME, PASSWORD) if admin else None
+        base_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            with httpx.Client(base_url=base_url, auth=auth, timeout=30) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()

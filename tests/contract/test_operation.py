@@ -1,0 +1,86 @@
+"""Health, readiness and the process's own metrics."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from oscar_metrics.telemetry import Telemetry
+from tests.contract.serving import USERNAME, WHOLE, aggregator, serving
+
+
+def test_alive_and_ready_need_no_credentials_and_no_source(
+    stranger: httpx.Client, nothing: httpx.Client
+) -> None:
+    for client, path, status in [
+        (stranger, "/healthz", "ok"),
+        (stranger, "/readyz", "ready"),
+        (nothing, "/healthz", "ok"),
+    ]:
+        response = client.get(path)
+        assert (response.status_code, response.json()) == (200, {"status": status})
+
+
+def test_only_the_administrator_sees_what_sources_said(nothing: httpx.Client) -> None:
+    assert nothing.get("/system/metrics/summary").status_code == 200
+    detail = nothing.get("/readyz")
+    assert detail.status_code == 200
+    assert set(detail.json()["sources"]["request-logs"]) == {"status", "notes", "at"}
+    assert detail.json()["sources"]["request-logs"]["status"] == "missing"
+    for auth in (httpx.BasicAuth(USERNAME, "wrong"), httpx.BasicAuth("", "")):
+        assert nothing.get("/readyz", auth=auth).json() == {"status": "ready"}
+    bearer = nothing.get("/readyz", auth=None, headers={"Authorization": "Bearer x"})
+    assert (bearer.status_code, bearer.json()) == (200, {"status": "ready"})
+
+
+def samples(text: str, metric: str) -> dict[str, float]:
+    """Value by label set of one metric's samples."""
+    lines = (line for line in text.splitlines() if line.startswith(metric + "{"))
+    pairs = (line.rsplit(" ", 1) for line in lines)
+    return {name.removeprefix(metric): float(value) for name, value in pairs}
+
+
+def test_requests_are_counted_by_route_template() -> None:
+    telemetry = Telemetry()
+    with serving(aggregator(WHOLE, telemetry), telemetry) as client:
+        for name in ("a", "b", "c"):
+            client.get(f"/system/metrics/{name}")
+            client.get(f"/nowhere/{name}")
+        client.get("/system/metrics/", params={"end": "x"})
+        client.get("/system/metrics", auth=("who", "ever"))
+        client.request("PURGE", "/healthz")
+        counts = samples(client.get("/metrics").text, "http_server_request_duration_seconds_count")
+
+    def key(route: str, status_code: int, method: str = "GET") -> str:
+        return (
+            f'{{http_request_method="{method}",http_response_status_code="{status_code}",'
+            f'http_route="{route}"}}'
+        )
+
+    assert counts == {
+        key("/system/metrics/{serviceName}", 200): 3,
+        key("unmatched", 404): 3,
+        key("/system/metrics", 400): 1,
+        key("/system/metrics", 401): 1,
+        key("unmatched", 405, "_OTHER"): 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type", "last_line"),
+    [
+        ("text/plain", "text/plain", ""),
+        ("*/*", "text/plain", ""),
+        ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text", "# EOF"),
+    ],
+)
+def test_own_metrics_in_both_forms(
+    stranger: httpx.Client, accept: str, content_type: str, last_line: str
+) -> None:
+    response = stranger.get("/metrics", headers={"Accept": accept})
+    assert response.status_code == 200
+    assert response.headers["content-type"].split(";")[0] == content_type
+    assert response.text.endswith(f"{last_line}\n")
+    assert (response.text.splitlines()[-1] == "# EOF") == bool(last_line)
+    assert "oscar_metrics_source_outcomes_total" in response.text or last_line
+    assert "process_resident_memory_bytes" in response.text
