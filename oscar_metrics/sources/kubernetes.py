@@ -166,8 +166,10 @@ class KubernetesInventory:
         }
         doubts = []
         if conflicting:
-            names = _some(conflicting)
-            doubts.append(f"services of more than one owner, so that nobody owns it all: {names}")
+            doubts.append(
+                "whose deleted services were is not known in namespaces with services of others "
+                f"than their owner: {_some(conflicting)}"
+            )
         kept = {space: owner for space, owner in owned.items() if space not in conflicting}
         kept[shared] = CLUSTER_ADMIN
         return [NamespaceOwner(namespace=space, owner=kept[space]) for space in kept], doubts
@@ -246,8 +248,10 @@ def _services_doubts(services: Listing[tuple[Service, bool]]) -> list[str]:
     doubts = []
     unreadable = [f"{svc.namespace}/{svc.name}" for svc, readable in services.items if not readable]
     if unreadable:
-        names = _some(unreadable)
-        doubts.append(f"without owner and visibility, their definitions cannot be read: {names}")
+        doubts.append(
+            "owner and visibility are missing of services whose definition cannot be read: "
+            + _some(unreadable)
+        )
     if services.cut:
         doubts.append(f"only the first {len(services.items)} services are listed")
     return doubts
