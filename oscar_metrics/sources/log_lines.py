@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from oscar_metrics.facts import Kind, Result
+from oscar_metrics.facts import Kind, LogStream, Result
 
 EXECUTIONS_TAG = "[GIN-EXECUTIONS-LOGGER]"
 GIN_TAG = "[GIN]"
@@ -37,6 +37,24 @@ _LONGEST_NAME = 253
 _LONGEST_USER = 1000
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TAIL_END = re.compile('[?/"#]')
+
+
+def stream_of(line: str) -> LogStream | None:
+    """Which of the two logs a line is from, call or not; None where it does not show."""
+    # The usual line of a manager, as it is or behind a CRI prefix.
+    if line.startswith("[GIN") or line.startswith("F [GIN", line.find(" ") + 8):
+        return LogStream.EXECUTIONS
+    body = without_prefix(line)
+    if body.startswith("{"):
+        return LogStream.EXPOSED if '"Request' in body or '"RouterName"' in body else None
+    if _TAGGED.match(body) or EXECUTIONS_TAG in body:
+        return LogStream.EXECUTIONS
+    return LogStream.EXPOSED if _ACCESS.match(body) else None
+
+
+# Every logger of the manager writes its name first.
+_TAGGED = re.compile(r"\[[A-Z][A-Z0-9-]*\] ")
+_ACCESS = re.compile(r'\S+ - [^\[\]"]*\[[^\]"]*\] "')
 
 
 class Unread(Enum):
@@ -105,41 +123,34 @@ def execution_from_fields(kind: str, tail: str, rest: str) -> tuple[Kind, str, s
 
 def result_of(status: str) -> Result | None:
     """What an HTTP status says became of a call; None for what is no status of 100 to 599."""
-    status = status.strip()
-    if len(status) != 3 or not (status.isascii() and status.isdigit()):
-        return None
-    return _RESULTS.get(status[0])
+    return _RESULTS.get(status.strip())
 
 
-_RESULTS = {
-    "1": Result.OK,
-    "2": Result.OK,
-    "3": Result.OK,
-    "4": Result.CLIENT_ERROR,
-    "5": Result.SERVER_ERROR,
-}
+_RESULTS = (
+    {str(status): Result.OK for status in range(100, 400)}
+    | {str(status): Result.CLIENT_ERROR for status in range(400, 500)}
+    | {str(status): Result.SERVER_ERROR for status in range(500, 600)}
+)
 
 
 def _execution(kind: str, tail: str, fields: list[str]) -> tuple[Kind, str, str, str] | None:
     service = _TAIL_END.split(tail, 1)[0].strip()
     namespace = ""
-    match fields:
-        case [user]:
-            pass
-        case [user, logged_service, namespace]:
-            service = logged_service.strip() or service
-        case _:
-            return None
-    user, namespace = user.strip(), namespace.strip()
-    if not service or not _is_name(service) or not _is_name(namespace):
+    if len(fields) == 3:
+        service = fields[1].strip() or service
+        namespace = fields[2].strip()
+    elif len(fields) != 1:
         return None
-    if len(user) > _LONGEST_USER or _CONTROL.search(user):
+    user = fields[0].strip()
+    if not service or not (_is_text(service) and _is_text(namespace)):
+        return None
+    if not _is_text(user, _LONGEST_USER):
         return None
     return _KINDS[kind], namespace, service, user
 
 
-def _is_name(text: str) -> bool:
-    return len(text) <= _LONGEST_NAME and not _CONTROL.search(text)
+def _is_text(text: str, longest: int = _LONGEST_NAME) -> bool:
+    return len(text) <= longest and (text.isprintable() or not _CONTROL.search(text))
 
 
 # What a transport puts before the line: the time, and with CRI the stream and whether the
@@ -181,7 +192,7 @@ def interpret_exposed(fields: GatewayFields) -> Call | Unread:
     """
     service = fields.service
     result = result_of(fields.status) if fields.status else Result.OK
-    if result is None or not service or not _is_name(service):
+    if result is None or not service or not _is_text(service):
         return Unread.NOT_UNDERSTOOD
     return Call(
         Kind.EXPOSED,
@@ -285,6 +296,6 @@ def _namespace_of_upstream(upstream: str, service: str) -> str:
     """
     name, _, port = upstream.partition("@")[0].rpartition("-")
     namespace = name.removesuffix(f"-{service}-svc")
-    if namespace == name or not port or not _is_name(namespace):
+    if namespace == name or not port or not _is_text(namespace):
         return ""
     return namespace

@@ -1,0 +1,223 @@
+"""Log files as a request log: a glob of plain and gzip files, read in one pass for both logs.
+
+All files of the glob are one log: the same line at the same time counts once, also where
+archives overlap or a file lies beside its compressed copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from oscar_metrics.facts import CallLog, LogStream
+from oscar_metrics.findings import Finding, Level
+from oscar_metrics.outcome import Gap, GapReason, Outcome, Unavailable, settle
+from oscar_metrics.sources.countries import Countries
+from oscar_metrics.sources.line_sieve import whole_slots
+from oscar_metrics.sources.log_archive import Archive, joined
+from oscar_metrics.sources.log_reading import Reading, ReadingLimits
+from oscar_metrics.telemetry import Telemetry
+from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span, format_instant, subtract
+
+_ORIGIN = "log-files"
+_SETTING = "OSCAR_METRICS_LOG_FILES"
+_NAMED_FILES = 10
+_WRITERS = {
+    LogStream.EXECUTIONS: "OSCAR's manager (executions)",
+    LogStream.EXPOSED: "a gateway's access log (exposed requests)",
+}
+
+
+class LogFilesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which files are read."""
+
+    # A glob of log files, `**` for any depth; blank for none.
+    pattern: str = ""
+    # The base host under which exposed services have hosts of their own; blank for none.
+    ingress_host: str = ""
+    # Reports that may read files at a time; each takes a thread and up to 100 MB, others wait.
+    readers: int = 2
+    limits: ReadingLimits = ReadingLimits()
+
+
+class LogFiles:
+    """Counts the calls in the files of one glob."""
+
+    origin = _ORIGIN
+
+    def __init__(self, settings: LogFilesSettings, *, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._telemetry = telemetry
+        self._archive = Archive(
+            settings.pattern,
+            files_max=settings.limits.files,
+            slack_ns=settings.limits.slack_seconds * SECOND_NS,
+        )
+        self._readers = asyncio.Semaphore(settings.readers)
+
+    async def read(
+        self,
+        span: Span,
+        streams: frozenset[LogStream],
+        countries: Countries,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> dict[LogStream, Outcome[CallLog]]:
+        """The calls that the files hold for `span`, for each of the asked logs.
+
+        At the deadline the outcome is what was read until then; the rest is a gap.
+        """
+        reading = Reading(
+            span,
+            streams,
+            countries,
+            limits=self._settings.limits,
+            ingress_host=self._settings.ingress_host,
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline), self._readers:
+                await _in_thread(lambda stop: reading.run(self._archive, stop))
+        return {stream: self._outcome(reading, stream, now_ns) for stream in streams}
+
+    async def check(self, now_ns: int) -> list[Finding]:
+        """What an operator should know of the files, from samples of their lines."""
+        return await asyncio.to_thread(self._check, now_ns)
+
+    async def aclose(self) -> None:
+        """Nothing is held between reports."""
+
+    def _outcome(self, reading: Reading, stream: LogStream, now_ns: int) -> Outcome[CallLog]:
+        tallied = reading.talliers[stream].result()
+        log = CallLog(
+            tallies=tallied.tallies,
+            lines_seen=tallied.lines_seen + reading.untimed[stream],
+            lines_understood=tallied.lines_understood,
+        )
+        self._telemetry.lines_seen.labels(_ORIGIN).inc(log.lines_seen)
+        self._telemetry.lines_understood.labels(_ORIGIN).inc(log.lines_understood)
+        if why_not := self._why_not(reading, stream, log):
+            return Unavailable(origin=_ORIGIN, notes=(why_not, *_file_doubts(reading)))
+        unread = Span(reading.read_up_to_ns, reading.span.stop_ns)
+        gaps = [Gap(span=unread, reason=GapReason.DEADLINE), *_silent(reading, stream, unread)]
+        newest = reading.met.get(stream)
+        return settle(
+            log,
+            origin=_ORIGIN,
+            asked=reading.span,
+            now_ns=now_ns,
+            gaps=gaps,
+            doubts=[*_line_doubts(reading, stream, log), *_file_doubts(reading)],
+            notes=_notes(reading, stream),
+            last_updated_ns=newest.stop_ns if newest else None,
+        )
+
+    def _why_not(self, reading: Reading, stream: LogStream, log: CallLog) -> str:
+        """Why the files say nothing of a log at all; blank when they do."""
+        if not reading.finished:
+            nothing = reading.read_up_to_ns <= reading.span.start_ns
+            return f"log files {GapReason.DEADLINE}" if nothing else ""
+        if not self._settings.pattern:
+            return f"no log files are configured ({_SETTING})"
+        if not reading.files:
+            return f"{_SETTING} matches no file"
+        if stream not in reading.met and not log.lines_seen:
+            return f"none of the files holds lines of {_WRITERS[stream]}"
+        return ""
+
+    def _check(self, now_ns: int) -> list[Finding]:
+        if not self._settings.pattern:
+            return [_finding(Level.PROBLEM, "no log files are configured", f"set {_SETTING}")]
+        files, left_out = self._archive.files()
+        if not files:
+            return [_finding(Level.PROBLEM, "matches no file", f"correct {_SETTING}, a glob")]
+        findings = []
+        if left_out:
+            says = f"{left_out:,} files are too many and will be left out"
+            findings.append(_finding(Level.PROBLEM, says, "make the glob narrower"))
+        met: dict[LogStream, Span] = {}
+        unreadable: list[str] = []
+        for file in files:
+            facts = self._archive.facts(file)
+            met = joined(met, facts.sampled)
+            if file.version is None or facts.start_ns < 0:
+                unreadable.append(file.name)
+        if unreadable:
+            says = f"no log line could be read from {', '.join(unreadable[:_NAMED_FILES])}"
+            if (more := len(unreadable) - _NAMED_FILES) > 0:
+                says += f" and {more:,} more"
+            findings.append(_finding(Level.WARNING, says, "check that they are log files"))
+        findings.append(_finding(Level.OK, f"{len(files):,} files"))
+        return findings + [_stream_finding(stream, met.get(stream), now_ns) for stream in LogStream]
+
+
+async def _in_thread(work: Callable[[threading.Event], None]) -> None:
+    """Run blocking work in a thread; when cancelled, tell it to stop and wait until it has."""
+    stop = threading.Event()
+    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([task])
+        raise
+
+
+def _finding(level: Level, says: str, change: str = "") -> Finding:
+    return Finding(source=_ORIGIN, level=level, says=says, change=change)
+
+
+def _stream_finding(stream: LogStream, met: Span | None, now_ns: int) -> Finding:
+    if met is None:
+        says = f"samples of the files show no lines of {_WRITERS[stream]}"
+        return _finding(Level.WARNING, says, "add the files that hold them")
+    says = (
+        f"lines of {_WRITERS[stream]}, by samples from {format_instant(met.start_ns)}"
+        f" to {format_instant(min(met.stop_ns, now_ns))}"
+    )
+    return _finding(Level.OK, says)
+
+
+def _silent(reading: Reading, stream: LogStream, unread: Span) -> list[Gap]:
+    """The slots that were read and in which a log shows no line at all."""
+    alive = [Span(slot * SLOT_NS, (slot + 1) * SLOT_NS) for slot in reading.sieve.slots(stream)]
+    silent = subtract(whole_slots(reading.span), [*alive, unread])
+    return [Gap(span=span, reason=GapReason.NO_LINES) for span in silent]
+
+
+def _line_doubts(reading: Reading, stream: LogStream, log: CallLog) -> list[str]:
+    doubts = []
+    if (unclear := log.lines_seen - log.lines_understood) > 0:
+        doubts.append(
+            f"{unclear:,} of {log.lines_seen:,} lines recognised as calls could not be understood"
+        )
+    if reading.recent[stream].in_doubt:
+        doubts.append(
+            "some lines stand far from their place in time: copies of them may have been counted"
+        )
+    return doubts
+
+
+def _file_doubts(reading: Reading) -> list[str]:
+    doubts = reading.problems[:_NAMED_FILES]
+    if (more := len(reading.problems) - len(doubts)) > 0:
+        doubts.append(f"and {more:,} more such findings in files")
+    if reading.left_out:
+        doubts.append(f"{reading.left_out:,} files were left out: {_SETTING} matches too many")
+    return doubts
+
+
+def _notes(reading: Reading, stream: LogStream) -> list[str]:
+    notes = []
+    if reading.passed_over:
+        notes.append(
+            f"{reading.passed_over:,} of {reading.files:,} files were passed over: "
+            "their lines are from before or after the range"
+        )
+    if repeated := reading.recent[stream].repeated:
+        notes.append(f"{repeated:,} lines were copies of others and not counted again")
+    return notes
