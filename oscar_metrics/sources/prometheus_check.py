@@ -16,6 +16,7 @@ _DAY_MS = 86_400_000
 _CLOCK_SECONDS = 5
 _SHORT_RETENTION_DAYS = 31
 _LONG_INTERVAL_SECONDS = 60
+_TARGETS = "look at Prometheus' target page"
 _FIXES = {
     Reason.UNAUTHORIZED: "set OSCAR_METRICS_PROMETHEUS_TOKEN",
     Reason.FORBIDDEN: "let the token's owner query, or set OSCAR_METRICS_PROMETHEUS_TENANT",
@@ -112,6 +113,9 @@ class PrometheusCheck:
                 )
 
     def _scrapes(self, scrapes: Scrapes) -> None:
+        if scrapes.last_ms is None:
+            self._problem("no container was scraped in the last day", _TARGETS)
+            return
         seconds = scrapes.interval_ms // 1000
         text = f"containers are scraped every {seconds} s"
         if seconds > _LONG_INTERVAL_SECONDS:
@@ -124,10 +128,10 @@ class PrometheusCheck:
         if missing_ms := sum(window.length_ms for window in scrapes.missing):
             self._warn(
                 f"nothing was scraped for {missing_ms / 3_600_000:.3g} h of the last day",
-                "look at Prometheus' target page",
+                _TARGETS,
             )
         if scrapes.down:
-            self._warn(scrapes.down, "look at Prometheus' target page")
+            self._warn(scrapes.down, _TARGETS)
 
     async def _series(self) -> None:
         said = await self._api.numbers(

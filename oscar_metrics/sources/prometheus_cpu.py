@@ -124,8 +124,8 @@ class CpuReading:
         if self._singles[0] >= 3 and 2 * self._singles[0] > self._singles[3]:
             doubts.append(
                 f"containers that live less than the {seconds} s between scrapes are not all "
-                f"seen, and some {4 * self._singles[0]} here were about that short: CPU time is "
-                "too low by what the others used"
+                f"seen, and some {4 * self._singles[0]} here were about that short: CPU time may "
+                "be too low"
             )
         if self._not_seen_before:
             doubts.append(
@@ -142,9 +142,13 @@ class CpuReading:
     def _form(self, counts: Counter[str]) -> _Form:
         matchers = [self._namespace]
         if counts["apart"] + counts["by_pod"]:
-            matchers += [promql.CONTAINERS, 'pod!=""']
-            # The kubelet's own summary shows the same containers without `id`.
-            if counts["apart"]:
+            matchers.append(promql.CONTAINERS)
+            # Only where they change something: such matchers cost Prometheus a look at every
+            # value of the label.
+            if counts["no_pod"]:
+                matchers.append('pod!=""')
+            if counts["apart"] and counts["by_pod"]:
+                # The kubelet's own summary shows the same containers without `id`.
                 matchers.append('id!=""')
             group = ("namespace", "pod" if counts["no_service"] else "service")
             return _Form(",".join(matchers), group, by_container=True, restarts=not counts["apart"])

@@ -16,8 +16,6 @@ from oscar_metrics.sources.prometheus_api import RANGE_POINTS, PrometheusApi, Sa
 from oscar_metrics.sources.prometheus_windows import Window, together
 from oscar_metrics.timerange import MILLISECOND_NS, Span
 
-# What tells the targets of a metric; `up` carries the same.
-_TARGET = ("job", "metrics_path")
 _SLOT_MS = 300_000
 # Without `up`, every series of the metric is looked at: a day at a time.
 _SERIES_POINTS = 288
@@ -73,7 +71,7 @@ async def scrapes_of(
     labels = await together(
         {
             label: api.label_values(label, metric, from_ms=from_ms, now_ms=now_ms)
-            for label in (*_TARGET, "__name__")
+            for label in ("job", "metrics_path", "__name__")
         }
     )
     if not labels["__name__"]:
@@ -81,7 +79,11 @@ async def scrapes_of(
     presence = None
     asked = metric
     if labels["job"]:
-        matchers = [promql.one_of(name, sorted(labels[name])) for name in _TARGET if labels[name]]
+        # A job may have targets of other paths, which are no evidence; or no such label.
+        matchers = [
+            promql.one_of("job", sorted(labels["job"])),
+            promql.one_of("metrics_path", [*sorted(labels["metrics_path"]), ""]),
+        ]
         asked = promql.selector("up", ",".join(matchers))
         presence = await _presence(api, _up(asked), window, _SLOT_MS, RANGE_POINTS, doubts)
     by_up = presence is not None and bool(presence.slots)
