@@ -14,6 +14,11 @@ import msgspec
 
 EXECUTIONS_QUERY = '{namespace="{{namespace}}", app="{{app}}"} |~ "/(job|run)/"'
 EXPOSED_QUERY = '{namespace="{{namespace}}", app="{{app}}"} |~ "/system/services/.+/exposed"'
+# The same where services have hosts of their own too: those lines hold no such path.
+EXPOSED_QUERY_WITH_HOSTS = (
+    '{namespace="{{namespace}}", app="{{app}}"}'
+    r' |~ `(?i)/system/services/.+/exposed|"Request(Host|Addr)" ?: ?"[^"]*\.{{ingress_host}}`'
+)
 
 # The one placeholder that has no single value: a query serves every service at once.
 _ANY = "service"

@@ -11,7 +11,13 @@ from oscar_metrics.facts import CallLog, LogStream, ServiceCount
 from oscar_metrics.findings import Finding
 from oscar_metrics.outcome import Outcome, Unavailable, settle
 from oscar_metrics.sources.countries import Countries, GeoIP
-from oscar_metrics.sources.logql import LogQuery, mentioning, parse_template
+from oscar_metrics.sources.logql import (
+    EXPOSED_QUERY,
+    EXPOSED_QUERY_WITH_HOSTS,
+    LogQuery,
+    mentioning,
+    parse_template,
+)
 from oscar_metrics.sources.loki_api import ORIGIN, LokiApi, LokiSettings
 from oscar_metrics.sources.loki_check import LokiCheck, why_nothing
 from oscar_metrics.sources.loki_counting import ServiceCounting
@@ -186,15 +192,19 @@ class LokiLogs:
 
 def queries(settings: LokiSettings) -> dict[LogStream, LogQuery]:
     """Each stream's query; raises SettingsError for a template that is none."""
+    exposed_query = settings.exposed_query
+    if settings.ingress_host and exposed_query == EXPOSED_QUERY:
+        exposed_query = EXPOSED_QUERY_WITH_HOSTS
     return {
         LogStream.EXECUTIONS: _query(
             "LOKI_QUERY", settings.query, namespace=settings.namespace, app=settings.app
         ),
         LogStream.EXPOSED: _query(
             "LOKI_EXPOSED_QUERY",
-            settings.exposed_query,
+            exposed_query,
             namespace=settings.exposed_namespace,
             app=settings.exposed_app,
+            ingress_host=settings.ingress_host,
         ),
     }
 

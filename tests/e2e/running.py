@@ -1,0 +1,67 @@
+"""Our server as operators run it: a process of its own, configured by its environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.servers.process import Process, free_port
+
+USERNAME, PASSWORD = "admin", "e2e-password"
+NOTHING = {"OSCAR_METRICS_KUBERNETES": "off", "PROMETHEUS_URL": "off"}
+
+
+@contextmanager
+def running(settings: Mapping[str, str], directory: Path) -> Iterator[httpx.Client]:
+    """A client, logged in as the administrator, of a server with these settings."""
+    port = free_port()
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(directory),
+        "OSCAR_USERNAME": USERNAME,
+        "OSCAR_PASSWORD": PASSWORD,
+        "OSCAR_SERVICE_PORT": str(port),
+        **settings,
+    }
+    command = [sys.executable, "-m", "oscar_metrics", "serve"]
+    server = Process("oscar-metrics", command, directory / "server.log", environment=environment)
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{port}", auth=(USERNAME, PASSWORD), timeout=60
+    ) as client:
+
+        def ready() -> bool:
+            try:
+                return client.get("/healthz").is_success
+            except httpx.TransportError:
+                return False
+
+        server.start(ready, timeout_seconds=30)
+        try:
+            yield client
+        finally:
+            server.stop()
+
+
+def command_line(
+    arguments: list[str], settings: Mapping[str, str], directory: Path
+) -> subprocess.CompletedProcess[str]:
+    """What `oscar-metrics` prints and exits with."""
+    return subprocess.run(
+        [sys.executable, "-m", "oscar_metrics", *arguments],
+        env={
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(directory),
+            "COLUMNS": "200",
+            **settings,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
