@@ -77,9 +77,9 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, array_like=True, gc=False):
-    """A line and its time, nanoseconds in decimal; what may follow in the answer is ignored."""
+    """A line and its time; what may follow in the answer is ignored."""
 
-    at: str
+    at_ns: int
     line: str
 
 
@@ -91,10 +91,10 @@ class StreamLines(msgspec.Struct):
 
 
 class Series(msgspec.Struct):
-    """One group of a metric query: (seconds since the epoch, number) pairs."""
+    """One group of a metric query that counts: (seconds since the epoch, count) pairs."""
 
     metric: dict[str, str]
-    values: list[tuple[float, str]]
+    values: list[tuple[float, int]]
 
 
 class _Streams(msgspec.Struct):
@@ -144,8 +144,9 @@ class _LimitsAnswer(msgspec.Struct):
     version: str = ""
 
 
-_STREAMS = msgspec.json.Decoder(_StreamsAnswer)
-_MATRIX = msgspec.json.Decoder(_MatrixAnswer)
+# Loki writes its numbers as strings.
+_STREAMS = msgspec.json.Decoder(_StreamsAnswer, strict=False)
+_MATRIX = msgspec.json.Decoder(_MatrixAnswer, strict=False)
 _STATS = msgspec.json.Decoder(_Stats)
 _NAMES = msgspec.json.Decoder(_Names)
 _SERIES = msgspec.json.Decoder(_SeriesAnswer)
@@ -181,7 +182,11 @@ class LokiApi:
             },
             _STREAMS,
         )
-        return answer.data.result
+        found = [stream for stream in answer.data.result if stream.values]
+        for stream in found:
+            if stream.values[0].at_ns not in span or stream.values[-1].at_ns not in span:
+                raise UpstreamError(ORIGIN, Reason.BAD_ANSWER, "lines of another time")
+        return found
 
     async def by_step(
         self, expression: str, first_ns: int, last_ns: int, step_ns: int

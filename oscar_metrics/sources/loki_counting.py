@@ -142,7 +142,7 @@ class ServiceCounting:
             slot_ending(seconds) for call, values in calls if call is None for seconds, _ in values
         }
         for call, values in calls:
-            counts = {slot_ending(seconds): int(count) for seconds, count in values}
+            counts = {slot_ending(seconds): count for seconds, count in values}
             self._slots |= counts.keys()
             count = sum(count for slot, count in counts.items() if slot not in doubtful)
             if call is not None and call[1] == self._service and count:

@@ -12,6 +12,7 @@ import asyncio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 
 import msgspec
 
@@ -19,7 +20,7 @@ from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import CallLog
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.logql import LogQuery
-from oscar_metrics.sources.loki_api import Entry, LokiApi, LokiSettings, StreamLines
+from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, StreamLines
 from oscar_metrics.sources.loki_splitting import halve
 from oscar_metrics.sources.tallying import Tallier
 from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span, merge, windows
@@ -39,6 +40,7 @@ HOPELESS = frozenset(
 # Loki may manage with less time, or fewer lines, in one question.
 TOO_MUCH = frozenset({Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_LARGE})
 _FEWEST_LINES = 10
+_AT_NS = attrgetter("at_ns")
 
 
 class Paging:
@@ -104,6 +106,8 @@ class Paging:
         lines = self._settings.page_lines
         narrowest_ns = self._settings.narrowest_window_seconds * SECOND_NS
         width_ns = 2 * self._width_ns
+        if self._api.known.query_length_ns:
+            width_ns = min(width_ns, self._api.known.query_length_ns)
         while window.left.length_ns:
             part = window.left
             part = Span(part.start_ns, min(part.stop_ns, part.start_ns + width_ns))
@@ -121,14 +125,15 @@ class Paging:
                     raise
             else:
                 await self._take(page, window, part, limit)
+        self._width_ns = width_ns
 
     async def _take(self, page: list[StreamLines], window: _Window, part: Span, limit: int) -> None:
         if _size(page) < limit:
             self._count(page, part.stop_ns)
             window.reached_ns = part.stop_ns
             return
-        last_ns = max(int(stream.values[-1].at) for stream in page if stream.values)
-        if any(int(stream.values[0].at) < last_ns for stream in page if stream.values):
+        last_ns = max(stream.values[-1].at_ns for stream in page)
+        if any(stream.values[0].at_ns < last_ns for stream in page):
             self._count(page, last_ns)
             window.reached_ns = last_ns
         else:
@@ -185,10 +190,10 @@ class Paging:
         _tally(self._tallier, page, stop_ns)
         for stream in page:
             at = 0
-            while at < len(stream.values) and (when_ns := int(stream.values[at].at)) < stop_ns:
-                slot = when_ns // SLOT_NS
+            while at < len(stream.values) and stream.values[at].at_ns < stop_ns:
+                slot = stream.values[at].at_ns // SLOT_NS
                 self.slots.add(slot)
-                at = bisect_left(stream.values, (slot + 1) * SLOT_NS, lo=at, key=_time_ns)
+                at = bisect_left(stream.values, (slot + 1) * SLOT_NS, lo=at, key=_AT_NS)
 
 
 class _Window(msgspec.Struct, kw_only=True):
@@ -218,14 +223,10 @@ def add_up(one: CallLog, other: CallLog) -> CallLog:
 
 def _tally(tallier: Tallier, page: list[StreamLines], stop_ns: int) -> None:
     for stream in page:
-        count = bisect_left(stream.values, stop_ns, key=_time_ns)
+        count = bisect_left(stream.values, stop_ns, key=_AT_NS)
         labels = map(stream.stream.get, COUNTRY_LABELS)
         country = next((label for label in labels if label), "")
         tallier.add([entry.line for entry in stream.values[:count]], country_label=country)
-
-
-def _time_ns(entry: Entry) -> int:
-    return int(entry.at)
 
 
 def _size(page: list[StreamLines]) -> int:

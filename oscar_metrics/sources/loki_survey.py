@@ -69,11 +69,11 @@ class Survey:
         self._now_ns = now_ns
         everything = asked.clip(Span(asked.start_ns, now_ns + _AHEAD_NS))
         known = api.known
-        # Loki cuts a question silently where it may not look.
-        oldest_ns = now_ns - known.lookback_ns if known.lookback_ns else asked.start_ns
+        # Loki cuts a question silently where it may not look any more.
+        oldest_ns = _reaches_back_to(known.lookback_ns, now_ns)
         self._readable = everything.clip(Span(oldest_ns, everything.stop_ns))
         # What lies before this may be deleted in part: it is read, and not relied on.
-        kept_ns = now_ns - known.retention_ns if known.retention_ns else asked.start_ns
+        kept_ns = _reaches_back_to(known.retention_ns, now_ns)
         self._forgotten = Span(asked.start_ns, max(oldest_ns, kept_ns, asked.start_ns))
         self._inhabited: list[Span] = []
         self._empty: list[Span] = []
@@ -236,6 +236,11 @@ def slot_ending(seconds: float) -> int:
 def failures(reasons: Iterable[Reason]) -> list[str]:
     """Sentences for what went wrong."""
     return [f"Loki {REASON_TEXT[reason]}" for reason in sorted(reasons)]
+
+
+def _reaches_back_to(limit_ns: int | None, now_ns: int) -> int:
+    """The oldest instant that is within a limit now and still will be when it is asked for."""
+    return now_ns - limit_ns + SLOT_NS if limit_ns else 0
 
 
 def _slots(span: Span) -> range:

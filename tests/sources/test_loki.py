@@ -253,12 +253,21 @@ async def test_credentials_and_tenant_are_sent(loki: Loki) -> None:
     assert "x-scope-orgid" not in second.headers
 
 
+OTHER_TIME = (
+    b'{"status":"success","data":{"resultType":"streams","result":'
+    b'[{"stream":{},"values":[["5","x"]]}]}}'
+)
+STRANGE_TIME = OTHER_TIME.replace(b'"5"', b'"soon"')
+
+
 @pytest.mark.parametrize(
     ("reply", "says"),
     [
         (Reply(body=b"<html>sign in</html>", content_type="text/html"), "is not its API"),
         (Reply(body=b'{"status":"success","data":{"resultType":"str'), "is not its API"),
         (Reply(body=b'{"status":"success","data":{"resultType":"matrix","result":[]}}'), "not its"),
+        (Reply(body=STRANGE_TIME), "is not its API"),
+        (Reply(body=OTHER_TIME), "is not its API"),
         (Reply(body=b'{"status":"success"}', length=100), "could not be reached"),
         (Reply(status=302), "is not its API"),
         (Reply(status=401, body=b"no org id"), "refused our credentials"),
@@ -284,6 +293,16 @@ async def test_what_is_no_answer_is_no_number(loki: Loki, reply: Reply, says: st
     assert isinstance(counted, Unavailable), counted
     assert says in "; ".join(outcome.notes)
     assert [finding.level for finding in found] == [Level.PROBLEM]
+
+
+async def test_a_loki_that_never_answers_in_time_says_nothing(tmp_path: Path) -> None:
+    require("loki")
+    with Loki.start(tmp_path, limits={"query_timeout": "1ms"}) as server:
+        streams = Streams(server, window_seconds=900, narrowest_window_seconds=600)
+        step_ns = SLOT_NS // 20_000
+        streams.write([(streams.slot_ns + n * step_ns, call(f"{n}")) for n in range(20_000)])
+        outcome = await streams.read(streams.slot_ns, streams.slot_ns + SLOT_NS)
+    assert outcome == Unavailable(origin="loki", notes=("Loki did not answer in time",))
 
 
 async def test_a_loki_that_is_gone_says_nothing(tmp_path: Path) -> None:
@@ -436,7 +455,8 @@ async def test_what_loki_deletes_or_hides_is_a_gap(tmp_path: Path) -> None:
         outcome = await streams.read(now_ns - 5 * DAY_NS, now_ns)
         assert isinstance(outcome, Partial), outcome
         assert outcome.gaps[0] == Gap(
-            span=Span(now_ns - 5 * DAY_NS, now_ns - 2 * DAY_NS), reason=GapReason.RETENTION
+            span=Span(now_ns - 5 * DAY_NS, now_ns - 2 * DAY_NS + SLOT_NS),
+            reason=GapReason.RETENTION,
         )
         assert total(outcome) == 1
         older = await streams.read(now_ns - 5 * DAY_NS, now_ns - 4 * DAY_NS)

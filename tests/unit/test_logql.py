@@ -129,7 +129,7 @@ def test_parts_of_a_split_are_exact_opposites() -> None:
 
 def page(lines: dict[str, list[str]]) -> list[StreamLines]:
     return [
-        StreamLines(stream={"pod": pod}, values=[Entry("1", line) for line in texts])
+        StreamLines(stream={"pod": pod}, values=[Entry(1, line) for line in texts])
         for pod, texts in lines.items()
     ]
 
