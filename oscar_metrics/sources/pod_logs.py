@@ -241,6 +241,11 @@ class _StreamReading:
         except _NothingToRead as exc:
             return Unavailable(origin=_ORIGIN, notes=(str(exc),))
         calls = self._tallier.result()
+        if (unclear := calls.lines_seen - calls.lines_understood) > 0:
+            self._doubts.add(
+                f"{unclear:,} of {calls.lines_seen:,} lines recognised as calls"
+                " could not be understood"
+            )
         gaps = gaps_of(self._span, self._containers, self._readings)
         outcome = settle(
             calls,
