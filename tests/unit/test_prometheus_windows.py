@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from oscar_metrics.errors import Reason, UpstreamError
+from oscar_metrics.facts import ServiceKey
+from oscar_metrics.outcome import Gap, GapReason
+from oscar_metrics.sources.prometheus_windows import Seconds, Window, Windows, together
+from oscar_metrics.timerange import SECOND_NS, Span
+
+KEY = ServiceKey("ns", "cowsay")
+HOUR_MS = 3_600_000
+
+
+async def in_windows_up_to(most_ms: int, reason: Reason) -> tuple[Windows, list[Window]]:
+    """Ask for six hours of something that refuses wider windows, one second for each second."""
+    asked: list[Window] = []
+
+    async def ask(window: Window) -> Seconds:
+        asked.append(window)
+        if window.length_ms > most_ms:
+            raise UpstreamError("Prometheus", reason)
+        return {KEY: window.length_ms / 1000}
+
+    windows = Windows(shortest_ms=900_000, concurrency=2)
+    await windows.add([Window(0, 4 * HOUR_MS), Window(4 * HOUR_MS, 6 * HOUR_MS)], ask)
+    return windows, asked
+
+
+@pytest.mark.parametrize("reason", [Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_LARGE])
+@pytest.mark.parametrize("most_ms", [6 * HOUR_MS, HOUR_MS, 900_000])
+async def test_halves_add_up_to_the_whole(most_ms: int, reason: Reason) -> None:
+    windows, _ = await in_windows_up_to(most_ms, reason)
+    assert windows.seconds == {KEY: 6 * 3600}
+    assert not windows.gaps
+    assert not windows.failures
+
+
+async def test_what_was_too_much_once_is_not_tried_again() -> None:
+    _, asked = await in_windows_up_to(900_000, Reason.LIMIT)
+    refused = [window for window in asked if window.length_ms > 900_000]
+    assert len(refused) <= 6
+
+
+async def test_no_window_is_shorter_than_allowed_and_what_is_left_is_a_gap() -> None:
+    windows, asked = await in_windows_up_to(60_000, Reason.LIMIT)
+    assert min(window.length_ms for window in asked) == 900_000
+    assert windows.nothing_answered
+    assert {gap.reason for gap in windows.gaps} == {GapReason.FAILED}
+    assert windows.failures == {Reason.LIMIT}
+
+
+@pytest.mark.parametrize(
+    ("reason", "tries"), [(Reason.CONNECT, 2), (Reason.UNAUTHORIZED, 2), (Reason.REFUSED, 6)]
+)
+async def test_what_no_other_question_would_change_ends_the_asking(
+    reason: Reason, tries: int
+) -> None:
+    asked = 0
+
+    async def ask(_: Window) -> Seconds:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        raise UpstreamError("Prometheus", reason)
+
+    windows = Windows(shortest_ms=HOUR_MS, concurrency=2)
+    await windows.add([Window(n * HOUR_MS, (n + 1) * HOUR_MS) for n in range(6)], ask)
+    assert asked == tries
+    assert len(windows.gaps) == 6
+
+
+async def test_what_is_cut_short_keeps_what_was_answered() -> None:
+    async def ask(window: Window) -> Seconds:
+        if window.start_ms:
+            await asyncio.Event().wait()
+        return {KEY: 1.0}
+
+    windows = Windows(shortest_ms=HOUR_MS, concurrency=1)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await windows.add([Window(0, 1000), Window(1000, 2000), Window(2000, 3000)], ask)
+    assert windows.seconds == {KEY: 1.0}
+    late = [Span(SECOND_NS, 2 * SECOND_NS), Span(2 * SECOND_NS, 3 * SECOND_NS)]
+    assert windows.gaps == [Gap(span=span, reason=GapReason.DEADLINE) for span in late]
+
+
+async def test_the_first_failure_of_questions_asked_together_is_the_one_raised() -> None:
+    async def fails() -> None:
+        raise UpstreamError("Prometheus", Reason.LIMIT)
+
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(UpstreamError) as caught:
+        await together({"a": waits(), "b": fails()})
+    assert caught.value.reason is Reason.LIMIT
