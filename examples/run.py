@@ -37,9 +37,7 @@ def main() -> int:
         "PROMETHEUS_URL": "off",
         "INGRESS_HOST": "example.org",
     }
-    server = subprocess.Popen(
-        [sys.executable, "-m", "oscar_metrics", "serve"], env=environment
-    )
+    server = subprocess.Popen([sys.executable, "-m", "oscar_metrics", "serve"], env=environment)
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     try:
         if not _ready(server, f"{url}/healthz"):

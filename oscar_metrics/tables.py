@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from oscar_metrics import wire
 from oscar_metrics.findings import Finding, Level
+from oscar_metrics.handlers.csv import cell
 
 Report = wire.Summary | wire.Breakdown | wire.Value
 
@@ -24,6 +24,9 @@ _COLOURS = {
     Level.WARNING: "yellow",
     Level.PROBLEM: "red",
 }
+
+
+_LISTED = 12
 
 
 def as_table(report: Report) -> Iterator[Table]:
@@ -47,11 +50,8 @@ def as_csv(report: wire.Summary | wire.Value) -> str:
         row = {"start": report.start, "end": report.end, **msgspec.structs.asdict(report.totals)}
     else:
         row = {name: getattr(report, name) for name in report.__struct_fields__[:-1]}
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(row)
-    writer.writerow(_cell(value, missing="") for value in row.values())
-    return out.getvalue()
+    figures = ("" if value is UNSET else _joined(value) for value in row.values())
+    return "".join(",".join(map(cell, line)) + "\n" for line in (row, figures))
 
 
 def sources_of(report: Report) -> tuple[wire.SourceStatus, ...]:
@@ -75,7 +75,7 @@ def _pairs(title: str, values: dict[str, object]) -> Table:
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in values.items():
-        table.add_row(escape(name), escape(_cell(value)))
+        table.add_row(escape(name), escape(_short(value)))
     return table
 
 
@@ -86,7 +86,7 @@ def _rows(title: str, rows: list[dict[str, object]]) -> Table:
         numeric = all(isinstance(row[name], int | float | None) for row in rows)
         table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_cell(row[name])) for name in shown))
+        table.add_row(*(escape(_short(row[name])) for name in shown))
     if not rows:
         table.add_column("no rows")
     return table
@@ -107,17 +107,23 @@ def _sources(sources: Iterable[wire.SourceStatus]) -> Table:
     return table
 
 
-def _cell(value: object, *, missing: str = "missing") -> str:
-    match value:
-        case None:
-            return missing
-        case msgspec.UNSET:
-            return ""
-        case tuple():
-            return "|".join(map(_cell, value))
-        case wire.CountryCount():
-            return f"{value.country}:{value.request_count}"
-        case float():
-            return f"{value:.6g}"
-        case _:
-            return str(value)
+def _short(value: object) -> str:
+    """A cell for a terminal, where a long list says how much it leaves out."""
+    if isinstance(value, tuple) and len(value) > _LISTED:
+        return f"{_cell(value[:_LISTED])} and {len(value) - _LISTED} more (--json has all)"
+    return _cell(value)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "missing"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is UNSET else str(_joined(value))
+
+
+def _joined(value: Any) -> Any:
+    """A list as one text, as in CSV; anything else as it is."""
+    if isinstance(value, wire.CountryCount):
+        return f"{value.country}:{value.request_count}"
+    return "|".join(str(_joined(item)) for item in value) if isinstance(value, tuple) else value

@@ -63,7 +63,7 @@ def breakdown_csv(report: Breakdown, *, raw: bool = False) -> str:
         case CountryBreakdown():
             header, rows = _COUNTRY_COLUMNS, [_country_row(item) for item in report.items]
     lines: list[Sequence[Cell]] = [header, *rows]
-    return "".join(",".join(_cell(cell, raw=raw) for cell in line) + "\n" for line in lines)
+    return "".join(",".join(cell(value, raw=raw) for value in line) + "\n" for line in lines)
 
 
 def file_name(report: Breakdown) -> str:
@@ -117,7 +117,8 @@ def _countries(countries: Iterable[CountryCount]) -> str:
     return "|".join(f"{entry.country}:{entry.request_count}" for entry in countries)
 
 
-def _cell(value: Cell, *, raw: bool) -> str:
+def cell(value: Cell, *, raw: bool = False) -> str:
+    """One cell as it stands in the file."""
     if value is None or value is UNSET:
         return ""
     text = str(value)

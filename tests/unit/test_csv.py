@@ -134,7 +134,7 @@ def test_what_is_not_known_is_an_empty_cell() -> None:
         ("-x", "'-x", "-x"),
         ("@SUM(A1)", "'@SUM(A1)", "@SUM(A1)"),
         ("\tx", "'\tx", "\tx"),
-        ("\rx", "\"'\rx\"", '"\rx"'),
+        ("\rx", '"\'\rx"', '"\rx"'),
         ('=a,"b"', '"\'=a,""b"""', '"=a,""b"""'),
         ("a=b", "a=b", "a=b"),
         ("a,b", '"a,b"', '"a,b"'),
