@@ -163,8 +163,8 @@ class ServiceItem(msgspec.Struct, frozen=True, kw_only=True):
     countries: tuple[CountryCount, ...]
     namespaces: tuple[str, ...]
     failed_count: int | None
-    cpu_hours: float | None | UnsetType = UNSET
-    gpu_hours: float | None | UnsetType = UNSET
+    cpu_hours: float | UnsetType | None = UNSET
+    gpu_hours: float | UnsetType | None = UNSET
     unattributed: bool | UnsetType = UNSET
 
 
