@@ -46,6 +46,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_json: bool = True
     # The least serious log lines written: debug, info, warning or error.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    # How exposed services are reached: `ingress` (nginx) or `httproute` (Traefik). It decides
+    # only where the gateway's log is looked for; every known form of line is read.
+    route_kind: Literal["ingress", "httproute"] = "ingress"
+    # The namespace of Traefik, with `httproute`.
+    gateway_namespace: str = "traefik"
     # A country database in MMDB format (GeoLite2-Country or the like); nothing for none.
     geoip_database: str = ""
     # The user roster, a CSV file with the header id,name,membership,country; nothing for none.
@@ -79,6 +84,8 @@ _KEPT: Mapping[str, tuple[str, ...]] = {
     "LOKI_URL": ("loki.url",),
     "LOKI_QUERY": ("loki.query",),
     "LOKI_EXPOSED_QUERY": ("loki.exposed_query",),
+    "EXPOSED_SERVICES_ROUTE_KIND": ("route_kind",),
+    "HTTPROUTE_GATEWAY_NAMESPACE": ("gateway_namespace",),
     "LOKI_EXPOSED_NAMESPACE": ("loki.exposed_namespace", "pod_logs.exposed_namespace"),
     "LOKI_EXPOSED_APP": ("loki.exposed_app", "pod_logs.exposed_app"),
     "INGRESS_HOST": ("loki.ingress_host", "pod_logs.ingress_host", "log_files.ingress_host"),
@@ -86,6 +93,8 @@ _KEPT: Mapping[str, tuple[str, ...]] = {
     "OSCAR_METRICS_LOG_FILES": ("log_files.pattern",),
     "OSCAR_METRICS_ROSTER": ("roster_file",),
 }
+# What Traefik's pods and log lines are labelled with by its chart.
+_TRAEFIK = "traefik"
 # What OSCAR's chart calls one of them.
 ALIASES = {"LOKI_EXPOSED_APP_LABEL": "LOKI_EXPOSED_APP"}
 
@@ -135,6 +144,10 @@ def load(environ: Mapping[str, str], file: Path | None = None) -> Settings:
         if name.startswith(_PREFIX) and not _known(name) and not _SERVICE_LINK.fullmatch(name):
             raise _unknown(name, "in the environment")
     texts.update(_from_environment(environ))
+    if str(texts.get("EXPOSED_SERVICES_ROUTE_KIND", "")).strip() == "httproute":
+        namespace = texts.get("HTTPROUTE_GATEWAY_NAMESPACE", Settings().gateway_namespace)
+        texts.setdefault("LOKI_EXPOSED_NAMESPACE", namespace)
+        texts.setdefault("LOKI_EXPOSED_APP", _TRAEFIK)
     tree: dict[str, Any] = {}
     for name, value in texts.items():
         for path in NAMES[name]:

@@ -85,6 +85,15 @@ def test_a_port_that_is_an_address_is_kubernetes_own() -> None:
     assert load({"OSCAR_SERVICE_PORT": "tcp://10.0.0.1:8080"}).port == 8080
 
 
+def test_the_route_kind_decides_where_the_gateways_log_is_looked_for() -> None:
+    kind = {"EXPOSED_SERVICES_ROUTE_KIND": "httproute"}
+    assert load(kind).loki.exposed_namespace == "traefik"
+    assert load(kind).pod_logs.exposed_app == "traefik"
+    there = load({**kind, "HTTPROUTE_GATEWAY_NAMESPACE": "edge", "LOKI_EXPOSED_APP": "proxy"})
+    assert (there.loki.exposed_namespace, there.loki.exposed_app) == ("edge", "proxy")
+    assert load({}).loki.exposed_namespace == "ingress-nginx"
+
+
 def test_blank_is_unset() -> None:
     assert load(dict.fromkeys(NAMES, "  ")) == Settings()
 
