@@ -12,7 +12,7 @@ from oscar_metrics.facts import ServiceKey
 from oscar_metrics.sources import promql
 from oscar_metrics.sources.prometheus_api import UPSTREAM, PrometheusApi, Sample, Samples
 from oscar_metrics.sources.prometheus_labels import POD_LABEL_NAMES, PodKey, ServiceNames
-from oscar_metrics.sources.prometheus_samples import SampledWindow
+from oscar_metrics.sources.prometheus_samples import SampledWindow, age_seconds
 from oscar_metrics.sources.prometheus_windows import Seconds, TooWideError, Window, together
 
 _HOUR_MS = 3_600_000
@@ -20,6 +20,9 @@ _HOUR_MS = 3_600_000
 # the most per window.
 _RESTARTED_PODS = 20
 _RESTARTED_MOST = 1000
+# Containers that ended after a single sample are looked at one by one; with more the window
+# is halved.
+_SINGLES_MOST = 5000
 
 _NO_START_TIMES = (
     "CPU time is Prometheus' `increase` by whole hours, because there are no start times of "
@@ -170,7 +173,8 @@ class CpuReading:
             "growth": question.growth,
             "tails": question.tails,
             "resumed": question.resumed_tails,
-            "singles": question.ages_of_singles,
+            "singles": question.singles,
+            "resumed_singles": question.resumed_singles,
             "unseen": question.not_seen_before,
         }
         if form.restarts:
@@ -178,16 +182,35 @@ class CpuReading:
         said: dict[str, list[Sample]] = await together(
             {name: self._vector(query, window.stop_ms) for name, query in queries.items()}
         )
+        if len(said["singles"]) > _SINGLES_MOST:
+            raise UpstreamError(UPSTREAM, Reason.LIMIT, f"{len(said['singles'])} short containers")
         amounts: list[_Amount] = [(s.labels, s.value) for s in (*said["growth"], *said["tails"])]
         amounts += [(s.labels, -s.value) for s in said["resumed"]]
+        if singles := said["singles"]:
+            ages = await self._vector(question.ages_of_singles, window.stop_ms)
+            amounts += self._tails_of_singles(singles, ages)
+            for sample in ages:
+                quarter = int(4000 * sample.value // self._interval_ms)
+                self._singles[max(0, min(quarter, 3))] += 1
+        if resumed := said["resumed_singles"]:
+            ages = await self._vector(question.ages_of_resumed_singles, window.stop_ms)
+            amounts += [(at, -tail) for at, tail in self._tails_of_singles(resumed, ages)]
         if restarted := said.get("restarted"):
             amounts += await self._by_samples(window, form, question, restarted)
-        for sample in said["singles"]:
-            self._singles[round(float(sample.labels["quarter"]))] += round(sample.value)
         self._not_seen_before += sum(round(sample.value) for sample in said["unseen"])
         contained = counts["apart"] + counts["by_pod"]
         self._without_start += max(0, contained - counts["started"])
         return await self._by_service(window, form, amounts)
+
+    def _tails_of_singles(self, values: Iterable[Sample], ages: Iterable[Sample]) -> list[_Amount]:
+        """Half an interval at the average rate up to the only sample."""
+        age_of = {frozenset(sample.labels.items()): sample.value for sample in ages}
+        half_seconds = self._interval_ms / 2000
+        return [
+            (sample.labels, sample.value / age_seconds(age_of[key]) * half_seconds)
+            for sample in values
+            if (key := frozenset(sample.labels.items())) in age_of
+        ]
 
     async def _by_samples(
         self,

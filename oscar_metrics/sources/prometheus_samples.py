@@ -70,11 +70,20 @@ class SampledWindow(msgspec.Struct, frozen=True, kw_only=True):
         return last - before
 
     def _tail(self, life: _Life) -> float:
-        last_ms, value = life.points[-1]
-        if len(life.points) > 1 and life.points[-2][1] == value:
-            return 0.0
-        age = max(last_ms / 1000 - math.floor(life.started) - 0.5, 0.5)
-        return value / age * self.interval_ms / 2000
+        *before, (last_ms, value) = life.points
+        if before:
+            rate = (value - before[-1][1]) * 1000 / (last_ms - before[-1][0])
+        else:
+            rate = value / age_seconds(last_ms / 1000 - math.floor(life.started))
+        return rate * self.interval_ms / 2000
+
+
+def age_seconds(since_start_seconds: float) -> float:
+    """The age of a container whose start time cAdvisor has rounded down to whole seconds.
+
+    Half a second less is right on average, and an age below that is beneath what it resolves.
+    """
+    return max(since_start_seconds - 0.5, 0.5)
 
 
 def _lives(counter: Points, starts: Points) -> list[_Life]:

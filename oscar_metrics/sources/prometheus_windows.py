@@ -15,6 +15,9 @@ from oscar_metrics.timerange import MILLISECOND_NS, Span
 
 # A smaller question may be answered.
 _TOO_MUCH = frozenset({Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_LARGE})
+# A refusal at once; anything else that fails so often in a row will go on failing.
+_QUICK = frozenset({Reason.LIMIT, Reason.TOO_LARGE})
+_FAILED_IN_A_ROW = 3
 # No other question will be answered either.
 _HOPELESS = frozenset(
     {Reason.CONNECT, Reason.TLS, Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.BAD_ANSWER}
@@ -57,6 +60,7 @@ class Windows:
         self._waiting: set[Window] = set()
         self._parts: dict[ServiceKey, list[float]] = {}
         self._answered = 0
+        self._failed_in_a_row = 0
         self._shortest_ms = shortest_ms
         self._widest_ms: float = math.inf
         # A few windows at a time, so that a deadline finds most of them either done or not begun.
@@ -98,7 +102,7 @@ class Windows:
         self, window: Window, ask: Callable[[Window], Awaitable[Seconds]]
     ) -> list[Window]:
         """Ask once; the halves to ask instead where it is too much."""
-        if self.failures & _HOPELESS:
+        if self.failures & _HOPELESS or self._failed_in_a_row >= _FAILED_IN_A_ROW:
             return self._fail(window)
         halves = window.length_ms >= 2 * self._shortest_ms
         if halves and window.length_ms > self._widest_ms:
@@ -112,10 +116,12 @@ class Windows:
                 self._widest_ms = min(self._widest_ms, window.length_ms / 2)
                 return self._halve(window)
             self.failures.add(exc.reason)
+            self._failed_in_a_row += exc.reason not in _QUICK
             return self._fail(window)
         for key, value in seconds.items():
             self._parts.setdefault(key, []).append(value)
         self._answered += 1
+        self._failed_in_a_row = 0
         self._waiting.discard(window)
         return []
 

@@ -4,8 +4,9 @@ CPU of a container is F(e) − F(s) over a window (s, e], so windows add up exac
 
     F(t) = V(t) + tail(t)
     V(t)     the counter's last value at or before t, 0 before the container started
-    tail(t)  0 while the container lives; once it has ended, half a scrape interval at its
-             average rate so far, which is what runs unseen after the last scrape
+    tail(t)  0 while the container lives; once it has ended, half a scrape interval at the
+             rate between its last two samples, or, after a single one, since it started:
+             that is what runs unseen after the last scrape
 
 V(s) is looked for `REACH_MS` back, so that a failed scrape or an outage shorter than that
 is not taken for a container's end or beginning. A container that started before that and
@@ -206,34 +207,39 @@ class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def not_seen_before(self) -> str:
         """How many containers had started long before s and were not seen then."""
-        seen = f"max by ({self._identity}) (last_over_time({self._cpu(self.window_ms)}))"
-        before = f"on ({self._identity}) last_over_time({self._cpu(REACH_MS, self.window_ms)})"
         early = f"{self._start(self.window_ms)} < {self._reach_start}"
-        return f"count(({seen} unless {before}) and ({early}))"
+        before = f"on ({self._identity}) last_over_time({self._cpu(REACH_MS, self.window_ms)})"
+        return f"count(({early}) unless {before})"
 
     @property
     def tails(self) -> str:
         """tail(e) of the containers that ended in the window, summed by group."""
-        return self._sum(self._tail(self.window_ms + self.ended_after_ms, 0))
+        return self._sum(self._tail(self.window_ms + self.ended_after_ms))
 
     @property
     def resumed_tails(self) -> str:
         """tail(s) of those that had only not been scraped, and went on: to be taken off."""
-        seen = f"on ({self._identity}) last_over_time({self._cpu(self.window_ms)})"
-        return self._sum(f"({self._tail(REACH_MS, self.window_ms)}) and {seen}")
+        return self._sum(f"({self._tail(REACH_MS, self.window_ms)}) and {self._seen}")
+
+    @property
+    def singles(self) -> str:
+        """V(e) of the containers that ended in the window after a single sample, one by one."""
+        return self._all(self._single(self.window_ms + self.ended_after_ms))
+
+    @property
+    def resumed_singles(self) -> str:
+        """V(s) of those that had been sampled once, and went on after a while."""
+        return self._all(f"({self._single(REACH_MS, self.window_ms)}) and {self._seen}")
 
     @property
     def ages_of_singles(self) -> str:
-        """How many containers ended after a single sample, by their age at it.
+        """Their age at that sample, one by one; costs more than the rest together."""
+        return self._age(self.window_ms + self.ended_after_ms)
 
-        The label `quarter` (0 to 3) is the quarter of a scrape interval the age is in.
-        """
-        reach_ms = self.window_ms + self.ended_after_ms
-        once = f"max by ({self._identity}) (count_over_time({self._cpu(reach_ms)})) == 1"
-        age = f"({self._sampled(reach_ms, 0)} - {self._start(reach_ms)})"
-        quarter = f"floor(clamp({age} * {4000 / self.interval_ms:g}, 0, 3.5))"
-        ended = f"unless on ({self._identity}) last_over_time({self._cpu(self.ended_after_ms)})"
-        return f'count_values("quarter", ({quarter} and ({once})) {ended})'
+    @property
+    def ages_of_resumed_singles(self) -> str:
+        """The same of `resumed_singles`."""
+        return self._age(REACH_MS, self.window_ms)
 
     @property
     def restarted(self) -> str:
@@ -246,28 +252,44 @@ class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):
         """How long without a sample means that a container has ended."""
         return max(LOOK_BACK_MS, self.interval_ms * 5 // 2)
 
-    def _tail(self, reach_ms: int, offset_ms: int) -> str:
-        value = f"sum by ({self._identity}) ({self._value(reach_ms, offset_ms)})"
-        recent = f"last_over_time({self._cpu(self.ended_after_ms, offset_ms)})"
-        ended = f"({value} unless on ({self._identity}) {recent})"
-        grew = self._sampled(reach_ms, offset_ms, grown=True)
-        started = self._start(reach_ms, offset_ms)
-        # cAdvisor rounds start times down to whole seconds: half a second later is right on
-        # average, and a smaller age than that is beneath what they resolve.
-        age = f"clamp_min({grew} - floor({started}) - 0.5, 0.5)"
-        tail = f"{ended} / {age} * {self.interval_ms / 2000:g}"
-        # A dead container that is still shown no longer grows: its value is complete.
-        return f"{tail} and ({grew} >= {self._sampled(reach_ms, offset_ms)})"
+    def _tail(self, reach_ms: int, offset_ms: int = 0) -> str:
+        """Half an interval at the rate between the last two samples; none if those are equal.
 
-    def _sampled(self, reach_ms: int, offset_ms: int, *, grown: bool = False) -> str:
-        """When each container was last sampled, or last sampled with a value that had grown."""
-        counter = selector(CPU, self.matchers)
-        step = duration(self.interval_ms)
-        sampled = f"timestamp({counter})"
-        if grown:
-            sampled = f"({sampled} unless ({counter} == ({counter} offset {step})))"
-        over = f"{sampled}[{duration(reach_ms)}:{step}]{_offset(offset_ms)}"
-        return f"max by ({self._identity}) (max_over_time({over}))"
+        They are of a dead container that is still shown: its value is complete.
+        """
+        # The one before the last may be older than the reach.
+        rate = f"irate({self._cpu(reach_ms + self.ended_after_ms, offset_ms)})"
+        by_cpu = f"max by ({self._identity},cpu) ({rate} * {self.interval_ms / 2000:g})"
+        reached = f"on ({self._identity}) last_over_time({self._cpu(reach_ms, offset_ms)})"
+        tail = f"(sum by ({self._identity}) ({by_cpu}) and {reached})"
+        return f"{tail} unless {self._recent(offset_ms)}"
+
+    def _single(self, reach_ms: int, offset_ms: int = 0) -> str:
+        value = f"sum by ({self._identity}) ({self._value(reach_ms, offset_ms)})"
+        return f"({value} and ({self._once(reach_ms, offset_ms)})) unless {self._recent(offset_ms)}"
+
+    def _age(self, reach_ms: int, offset_ms: int = 0) -> str:
+        step = f"{duration(reach_ms)}:{duration(self.interval_ms)}"
+        over = f"timestamp({selector(CPU, self.matchers)})[{step}]{_offset(offset_ms)}"
+        sampled = f"max by ({self._identity}) (max_over_time({over}))"
+        age = f"({sampled} - floor({self._start(reach_ms, offset_ms)}))"
+        return f"({age} and ({self._once(reach_ms, offset_ms)})) unless {self._recent(offset_ms)}"
+
+    def _once(self, reach_ms: int, offset_ms: int) -> str:
+        """The containers with one sample, seen over a little more than the reach.
+
+        Whether it is the only one then depends on no window's edge.
+        """
+        samples = self._cpu(reach_ms + self.ended_after_ms, offset_ms)
+        return f"max by ({self._identity}) (count_over_time({samples})) == 1"
+
+    def _recent(self, offset_ms: int) -> str:
+        recent = self._cpu(self.ended_after_ms, offset_ms)
+        return f"on ({self._identity}) last_over_time({recent})"
+
+    @property
+    def _seen(self) -> str:
+        return f"on ({self._identity}) last_over_time({self._cpu(self.window_ms)})"
 
     def _start(self, reach_ms: int, offset_ms: int = 0) -> str:
         starts = _over(STARTED, self.matchers, reach_ms, offset_ms)
@@ -289,9 +311,12 @@ class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):
         return ",".join(dict.fromkeys((*_IDENTITY, *self.group)))
 
     def _sum(self, vector: str) -> str:
+        return f"sum by ({','.join(self.group)}) ({self._all(vector)})"
+
+    def _all(self, vector: str) -> str:
         if self.restarts:
-            vector = f"({vector}) unless on ({self._identity}) ({self.restarted})"
-        return f"sum by ({','.join(self.group)}) ({vector})"
+            return f"({vector}) unless on ({self._identity}) ({self.restarted})"
+        return vector
 
 
 def _over(metric: str, matchers: str, reach_ms: int, offset_ms: int = 0) -> str:

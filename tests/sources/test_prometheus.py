@@ -333,7 +333,7 @@ async def test_what_the_server_doubts_is_doubted(scene: Scene, beside: str) -> N
     empty = f'{{"status":"success",{beside},"data":{{"resultType":"vector","result":[]}}}}'
 
     def doubtful(request: Request) -> Reply | None:
-        asked = "count_values" in request.parameters.get("query", "")
+        asked = "count_over_time" in request.parameters.get("query", "")
         return Reply(body=empty.encode()) if asked else None
 
     async with interposed(scene.server.url, doubtful) as url:

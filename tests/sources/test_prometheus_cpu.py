@@ -344,10 +344,10 @@ async def test_a_query_with_too_many_samples_is_asked_in_halves(tmp_path: Path) 
 
 async def test_what_is_too_much_even_for_the_shortest_window_is_a_gap(tmp_path: Path) -> None:
     require("prometheus")
-    with Prometheus.start(tmp_path, flags=["--query.max-samples=900"]) as server:
+    with Prometheus.start(tmp_path, flags=["--query.max-samples=450"]) as server:
         scene = Scene(server)
         scene.write([long_job(scene, 0, 4 * HOUR)])
-        crowd = scene.jobs("demo", 60, 600, hours=0.003)
+        crowd = scene.jobs("demo", 200, 600, hours=0.003)
         scene.write(crowd)
         outcome = only(await scene.read())
     assert {gap.reason for gap in outcome.gaps} == {GapReason.FAILED}

@@ -53,11 +53,10 @@ async def test_no_window_is_shorter_than_allowed_and_what_is_left_is_a_gap() -> 
 
 
 @pytest.mark.parametrize(
-    ("reason", "tries"), [(Reason.CONNECT, 2), (Reason.UNAUTHORIZED, 2), (Reason.REFUSED, 6)]
+    ("reason", "tries"),
+    [(Reason.CONNECT, 2), (Reason.UNAUTHORIZED, 2), (Reason.SERVER_ERROR, 4), (Reason.LIMIT, 6)],
 )
-async def test_what_no_other_question_would_change_ends_the_asking(
-    reason: Reason, tries: int
-) -> None:
+async def test_failures_that_will_go_on_end_the_asking(reason: Reason, tries: int) -> None:
     asked = 0
 
     async def ask(_: Window) -> Seconds:
