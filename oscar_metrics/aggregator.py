@@ -154,7 +154,7 @@ class Aggregator:
 
     async def summary(self, asked: ReportRange) -> wire.Summary:
         """Totals over a range."""
-        asking = self._begin(asked)
+        asking = self._begin(asked.span)
         async with asyncio.TaskGroup() as group:
             inventory = group.create_task(asking.inventory())
             usage = group.create_task(asking.usage(inventory))
@@ -175,7 +175,7 @@ class Aggregator:
         include_usage: bool,
     ) -> wire.Breakdown:
         """Rows per service, user or country; usage is for services only."""
-        asking = self._begin(asked)
+        asking = self._begin(asked.span)
         if group_by is not GroupBy.SERVICE:
             calls = await asking.calls(_EXECUTIONS)
             if group_by is GroupBy.USER:
@@ -204,7 +204,7 @@ class Aggregator:
 
     async def value(self, asked: ReportRange, service: str, metric: Metric) -> wire.Value:
         """One of `SERVICE_METRICS` of one service; zero where nothing is known of it."""
-        asking = self._begin(asked)
+        asking = self._begin(asked.span)
         source = reports.source_of(metric)
         outcome: Outcome[Usage] | Outcome[ServiceCount]
         if source is SourceName.USAGE:
@@ -219,7 +219,7 @@ class Aggregator:
 
     async def service(self, asked: ReportRange, service: str) -> wire.ServiceMetrics:
         """Every metric of one service."""
-        asking = self._begin(asked)
+        asking = self._begin(asked.span)
         async with asyncio.TaskGroup() as group:
             usage = group.create_task(asking.usage_of_known_services())
             counts = group.create_task(asking.counts(service, _BOTH, users=True))
@@ -239,8 +239,7 @@ class Aggregator:
 
     async def owners(self) -> Outcome[wire.Owners]:
         """Who an administrator may filter by, from namespaces and services."""
-        now_ns = self.now_ns()
-        asking = _Asking(self._sources, now_ns, self._deadline(), Span(now_ns, now_ns))
+        asking = self._begin(Span(0, 0))
         return reports.owners(await asking.inventory())
 
     def last_said(self) -> dict[SourceName, LastSaid]:
@@ -263,8 +262,8 @@ class Aggregator:
         for connection in self._sources.connections:
             await connection.aclose()
 
-    def _begin(self, asked: ReportRange) -> _Asking:
-        return _Asking(self._sources, self.now_ns(), self._deadline(), asked.span)
+    def _begin(self, span: Span) -> _Asking:
+        return _Asking(self._sources, self._telemetry, self.now_ns(), self._deadline(), span)
 
     def _deadline(self) -> float | None:
         if self._deadline_seconds is None:
@@ -300,9 +299,17 @@ _HAND_OVER_SECONDS = 0.5
 class _Asking:
     """The questions of one report: one clock reading, one deadline, one span."""
 
-    def __init__(self, sources: Sources, now_ns: int, deadline: float | None, span: Span) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        telemetry: Telemetry,
+        now_ns: int,
+        deadline: float | None,
+        span: Span,
+    ) -> None:
         self.now_ns = now_ns
         self._sources = sources
+        self._telemetry = telemetry
         self._deadline = deadline
         self._span = span
 
@@ -404,6 +411,11 @@ class _Asking:
         )
         if isinstance(outcomes, Unavailable):
             return dict.fromkeys(streams, outcomes)
+        for outcome in outcomes.values():
+            if not isinstance(outcome, Unavailable):
+                log = outcome.facts
+                self._telemetry.lines_seen.labels(source.origin).inc(log.lines_seen)
+                self._telemetry.lines_understood.labels(source.origin).inc(log.lines_understood)
         return outcomes
 
     async def _roster(self) -> Outcome[Roster]:

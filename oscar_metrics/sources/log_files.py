@@ -98,8 +98,6 @@ class LogFiles:
             lines_seen=tallied.lines_seen + reading.untimed[stream],
             lines_understood=tallied.lines_understood,
         )
-        self._telemetry.lines_seen.labels(_ORIGIN).inc(log.lines_seen)
-        self._telemetry.lines_understood.labels(_ORIGIN).inc(log.lines_understood)
         if why_not := self._why_not(reading, stream, log):
             return Unavailable(origin=_ORIGIN, notes=(why_not, *_file_doubts(reading)))
         unread = Span(reading.read_up_to_ns, reading.span.stop_ns)

@@ -46,7 +46,6 @@ class LokiLogs:
 
     def __init__(self, settings: LokiSettings, *, telemetry: Telemetry) -> None:
         self._settings = settings
-        self._telemetry = telemetry
         self._queries = queries(settings)
         self._api = LokiApi(settings, telemetry)
         self._limits_asked_ns: int | None = None
@@ -130,8 +129,6 @@ class LokiLogs:
         if isinstance(said, Unavailable):
             return said
         log = counting.log()
-        self._telemetry.lines_seen.labels(ORIGIN).inc(log.lines_seen)
-        self._telemetry.lines_understood.labels(ORIGIN).inc(log.lines_understood)
         unread = log.lines_seen - log.lines_understood, log.lines_seen
         return self._settled(log, unread, span, said, now_ns)
 
