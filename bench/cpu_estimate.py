@@ -63,8 +63,8 @@ async def row(server: Prometheus, interval: int, life: int, jobs: int) -> Row:
     """One kind of job in a scene of its own."""
     scene = Scene(server)
     # Lives of exactly one interval upwards where the row is about those.
-    spread = 0.15 if life == interval else 0.3
-    mean = life * (1 + spread) if life == interval else life
+    spread = 0.15 / 1.15 if life == interval else 0.3
+    mean = life * 1.15 if life == interval else life
     scene.write(scene.jobs("cowsay", jobs, mean, spread=spread), plain_service, interval=interval)
     outcome = await scene.read()
     edges = [0, 0.7 * HOUR, 1.9 * HOUR, 2.1 * HOUR, 6 * HOUR]
