@@ -11,7 +11,7 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/.run ## install, serve the sample on 127.0.0.1:$(PORT), print what to ask
-	@OSCAR_SERVICE_PORT=$(PORT) $(BIN)/python -m examples.run
+	@OSCAR_SERVICE_PORT=$(PORT) exec $(BIN)/python -m examples.run
 
 test: lint servers unit ## everything: linters, types, and all tests on real servers
 
@@ -27,7 +27,7 @@ unit: $(VENV)/.test
 	$(BIN)/python -m pytest -q
 
 lab: $(VENV)/.test servers ## the real servers, filled with the sample, and ours before them
-	$(BIN)/python -m tests.lab
+	@PORT=$(PORT) exec $(BIN)/python -m tests.lab
 
 bench: $(VENV)/.test servers ## every figure, side by side; some twenty minutes
 	$(BIN)/python -m bench

@@ -30,7 +30,6 @@ from oscar_metrics.facts import LogStream
 from oscar_metrics.outcome import Unavailable
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
-from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import DAY_NS, Span, format_instant, parse_instant
 
 START_NS = parse_instant("2026-03-01T00:00:00Z")
@@ -127,7 +126,7 @@ def ours(file: str, geoip: str) -> int:
     """One report over the whole of the file."""
 
     async def read() -> int:
-        files = LogFiles(LogFilesSettings(pattern=file), telemetry=Telemetry())
+        files = LogFiles(LogFilesSettings(pattern=file))
         countries = Countries(GeoIP.open(None if geoip == "-" else Path(geoip)), {})
         stop_ns = START_NS + DAYS * DAY_NS
         outcomes = await files.read(

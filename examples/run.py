@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,35 +19,62 @@ READY_WITHIN_SECONDS = 30
 
 # A password for a sample on the loopback address; a real server has none by default.
 USERNAME, PASSWORD = "admin", "sample"
+SETTINGS = {
+    "OSCAR_METRICS_LOG_FILES": str(HERE / "*.log*"),
+    "OSCAR_METRICS_GEOIP_DATABASE": str(HERE / "geoip.mmdb"),
+    "OSCAR_METRICS_ROSTER": str(HERE / "roster.csv"),
+    "OSCAR_METRICS_KUBERNETES": "off",
+    "PROMETHEUS_URL": "off",
+    "INGRESS_HOST": "example.org",
+}
 
 
 def main() -> int:
     """Run the server until it is interrupted; its exit code."""
-    port = os.environ["OSCAR_SERVICE_PORT"]
+    port = os.environ.get("OSCAR_SERVICE_PORT", "8080")
+    if why_not := _unusable(port):
+        print(f"make run: {why_not}; choose another one: make run PORT=8090", file=sys.stderr)
+        return 2
     url = f"http://127.0.0.1:{port}"
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "OSCAR_USERNAME": USERNAME,
-        "OSCAR_PASSWORD": PASSWORD,
-        "OSCAR_SERVICE_PORT": port,
-        "OSCAR_METRICS_HOST": "127.0.0.1",
-        "OSCAR_METRICS_LOG_FILES": str(HERE / "*.log*"),
-        "OSCAR_METRICS_GEOIP_DATABASE": str(HERE / "geoip.mmdb"),
-        "OSCAR_METRICS_ROSTER": str(HERE / "roster.csv"),
-        "OSCAR_METRICS_KUBERNETES": "off",
-        "PROMETHEUS_URL": "off",
-        "INGRESS_HOST": "example.org",
-    }
-    server = subprocess.Popen([sys.executable, "-m", "oscar_metrics", "serve"], env=environment)
-    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
-    try:
-        if not _ready(server, f"{url}/healthz"):
-            server.terminate()
-            return server.wait() or 1
+    server = subprocess.Popen(
+        [sys.executable, "-m", "oscar_metrics", "serve"],
+        env={
+            "PATH": os.environ.get("PATH", ""),
+            "OSCAR_USERNAME": USERNAME,
+            "OSCAR_PASSWORD": PASSWORD,
+            "OSCAR_SERVICE_PORT": port,
+            "OSCAR_METRICS_HOST": "127.0.0.1",
+            **SETTINGS,
+        },
+    )
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        server.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    if _ready(server, f"{url}/healthz"):
         print(_what_to_ask(url), flush=True)
-        return server.wait()
-    except KeyboardInterrupt:
-        return server.wait()
+    else:
+        server.terminate()
+    code = server.wait()
+    return 0 if stopped else code or 1
+
+
+def _unusable(port: str) -> str:
+    """Why a port cannot be listened on; blank when it can."""
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        return f"PORT must be a number from 1 to 65535, not {port!r}"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(port)))
+        except OSError as exc:
+            return f"cannot listen on port {port}: {exc.strerror}"
+    return ""
 
 
 def _ready(server: subprocess.Popen[bytes], url: str) -> bool:

@@ -16,7 +16,7 @@ import structlog
 from oscar_metrics import reports, wire
 from oscar_metrics.completeness import sentence
 from oscar_metrics.facts import CallLog, Inventory, LogStream, Roster, ServiceCount, Usage
-from oscar_metrics.findings import Finding
+from oscar_metrics.findings import Finding, Level
 from oscar_metrics.outcome import Outcome, Unavailable
 from oscar_metrics.reports import Calls
 from oscar_metrics.sources.countries import Countries, GeoIP
@@ -253,9 +253,8 @@ class Aggregator:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(source.check(now_ns)) for source in asked if source]
             tasks.append(group.create_task(sources.roster.check()))
-        return [finding for task in tasks for finding in task.result()] + sources.geoip.check(
-            now_ns
-        )
+        found = [finding for task in tasks for finding in task.result()]
+        return [*_not_configured(sources), *found, *sources.geoip.check(now_ns)]
 
     async def aclose(self) -> None:
         """Let go of every source's connections."""
@@ -434,6 +433,20 @@ class _Asking:
         except Exception:  # noqa: BLE001 - one source's bug must not take the others' facts along
             _log.exception("source raised", origin=origin)
             return Unavailable(origin=origin, notes=("failed in a way that is our own mistake",))
+
+
+def _not_configured(sources: Sources) -> list[Finding]:
+    """What reports will miss because nobody was named to ask."""
+    absent = (
+        (sources.logs, SourceName.REQUEST_LOGS, Level.PROBLEM, _NO_LOGS),
+        (sources.inventory, SourceName.INVENTORY, Level.WARNING, _NO_CLUSTER),
+        (sources.usage, SourceName.USAGE, Level.WARNING, _NO_USAGE),
+    )
+    return [
+        Finding(source=name, level=level, says=sentence(outcome.notes), change="configure one")
+        for source, name, level, outcome in absent
+        if source is None
+    ]
 
 
 def _instead_of(failed: Outcome[CallLog], outcome: Outcome[CallLog]) -> Outcome[CallLog]:

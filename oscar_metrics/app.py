@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import socket
 import time
 from pathlib import Path
 
@@ -66,9 +67,7 @@ def create_aggregator(
 def create_sources(settings: Settings, telemetry: Telemetry) -> Sources:
     """Everyone the settings name. Log files stand alone; pod logs stand in for Loki."""
     loki = LokiLogs(settings.loki, telemetry=telemetry) if settings.loki.url else None
-    files = (
-        LogFiles(settings.log_files, telemetry=telemetry) if settings.log_files.pattern else None
-    )
+    files = LogFiles(settings.log_files) if settings.log_files.pattern else None
     if loki and files:
         raise SettingsError(
             "OSCAR_METRICS_LOG_FILES",
@@ -100,8 +99,6 @@ def serve(settings: Settings) -> bool:
     """Answer over HTTP until stopped; False when it could not start."""
     config = uvicorn.Config(
         create_app(settings),
-        host=settings.host,
-        port=settings.port,
         loop="uvloop",
         http="httptools",
         lifespan="on",
@@ -112,6 +109,24 @@ def serve(settings: Settings) -> bool:
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = uvicorn.Server(config)
-    _log.info("starting", host=settings.host, port=settings.port)
-    server.run()
+    with _listening(settings) as listening:
+        _log.info("listening", host=settings.host, port=settings.port)
+        server.run([listening])
     return server.started
+
+
+def _listening(settings: Settings) -> socket.socket:
+    """The socket to answer on; raises SettingsError where it cannot be had."""
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family)
+    except socket.gaierror:
+        raise SettingsError(
+            "OSCAR_METRICS_HOST", f"{settings.host} is no address of this machine"
+        ) from None
+    except OSError as exc:
+        raise SettingsError(
+            "OSCAR_SERVICE_PORT",
+            f"cannot listen on {settings.host} port {settings.port} ({exc.strerror}):"
+            " stop what listens there or choose another port",
+        ) from exc

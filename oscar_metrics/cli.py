@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.metadata
 import os
 import sys
 import urllib.error
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from oscar_metrics import wire
 from oscar_metrics.aggregator import Aggregator
-from oscar_metrics.errors import OscarMetricsError, RequestError, SettingsError
+from oscar_metrics.errors import BadRequest, OscarMetricsError, RequestError, SettingsError
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.handlers.csv import breakdown_csv
 from oscar_metrics.settings import Settings, load
@@ -29,10 +30,12 @@ T = TypeVar("T")
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INCOMPLETE = 0, 1, 2, 3
 
+_PIPE_COLUMNS = 1000
+
 _EPILOG = """\
 exit codes:
   0  done, and nothing is missing
-  1  failed
+  1  failed, for a reason that is not yours
   2  the command line or a setting is wrong; standard error names it
   3  done, but something is missing or wrong: a report's sources, or check's findings, say what
 
@@ -74,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="a TOML file of settings, by the same names; the environment wins over it",
     )
+    parser.add_argument(
+        "--version", action="version", version=importlib.metadata.version("oscar-metrics")
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="answer over HTTP until stopped")
@@ -111,9 +117,8 @@ def _add_reports(reports: Any) -> None:
     breakdown = reports.add_parser("breakdown", parents=[common], help="a row per ...")
     breakdown.add_argument(
         "--group-by",
-        type=wire.GroupBy,
-        choices=list(wire.GroupBy),
-        default=wire.GroupBy.SERVICE,
+        choices=[group.value for group in wire.GroupBy],
+        default=wire.GroupBy.SERVICE.value,
         help="what has a row (default: %(default)s)",
     )
     breakdown.add_argument(
@@ -127,7 +132,7 @@ def _add_reports(reports: Any) -> None:
     value = reports.add_parser("value", parents=[common], help="one metric of one service")
     value.add_argument("service", help="the service's name")
     value.add_argument(
-        "metric", type=wire.Metric, choices=list(wire.SERVICE_METRICS), help="a metric key"
+        "metric", choices=[metric.value for metric in wire.SERVICE_METRICS], help="a metric key"
     )
     value.set_defaults(run=_report, ask=_ask_value)
 
@@ -155,7 +160,7 @@ def _report(options: argparse.Namespace) -> int:
         breakdown = isinstance(report, wire.Breakdown)
         print(breakdown_csv(report) if breakdown else as_csv(report), end="")
     else:
-        console = Console()
+        console = _console()
         for table in as_table(report):
             console.print(table)
     complete = all(source.status is wire.SourceState.OK for source in sources_of(report))
@@ -171,9 +176,11 @@ async def _ask_summary(
 async def _ask_breakdown(
     aggregator: Aggregator, asked: ReportRange, options: argparse.Namespace
 ) -> Report:
+    if options.csv and options.include_users:
+        raise BadRequest("include_users is not supported for csv")
     return await aggregator.breakdown(
         asked,
-        options.group_by,
+        wire.GroupBy(options.group_by),
         group_by_text=options.group_by,
         include_users=options.include_users,
         include_usage=options.include_usage,
@@ -183,7 +190,9 @@ async def _ask_breakdown(
 async def _ask_value(
     aggregator: Aggregator, asked: ReportRange, options: argparse.Namespace
 ) -> Report:
-    return await aggregator.value(asked, options.service, options.metric)
+    if not options.service.strip():
+        raise BadRequest("service_id is required")
+    return await aggregator.value(asked, options.service, wire.Metric(options.metric))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -192,13 +201,40 @@ def _check(options: argparse.Namespace) -> int:
     async def ask(aggregator: Aggregator) -> list[Finding]:
         return await aggregator.check()
 
-    findings = _with_aggregator(settings, ask, "checking")
+    findings = [*_login_findings(settings), *_with_aggregator(settings, ask, "checking")]
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(findings), indent=2).decode())
     else:
-        Console().print(findings_table(findings))
+        _console().print(findings_table(findings))
     problems = any(finding.level is Level.PROBLEM for finding in findings)
     return EXIT_INCOMPLETE if problems else EXIT_OK
+
+
+def _login_findings(settings: Settings) -> list[Finding]:
+    """What keeps `serve` from starting, which no source knows."""
+    missing = [
+        name
+        for name, value in (
+            ("OSCAR_USERNAME", settings.username),
+            ("OSCAR_PASSWORD", settings.password),
+        )
+        if not value
+    ]
+    if not missing:
+        return []
+    return [
+        Finding(
+            source="server",
+            level=Level.WARNING,
+            says=f"{' and '.join(missing)} not set: serve will not start",
+            change=f"set {' and '.join(missing)}",
+        )
+    ]
+
+
+def _console() -> Console:
+    """A terminal's own width; lines as long as they are for whatever reads a pipe."""
+    return Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS)
 
 
 def _health(options: argparse.Namespace) -> int:
@@ -213,9 +249,11 @@ def _health(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace, *, json_log: bool | None) -> Settings:
     settings = load(os.environ, options.config)
-    configure_logging(
-        json=settings.log_json if json_log is None else json_log, level=settings.log_level.upper()
-    )
+    if json_log is None:
+        configure_logging(json=settings.log_json, level=settings.log_level.upper())
+    else:
+        # What a source could not do stands in the report; the log would say it twice.
+        configure_logging(json=json_log, level="ERROR")
     return settings
 
 

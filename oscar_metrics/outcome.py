@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from oscar_metrics.timerange import Span, merge
+from oscar_metrics.timerange import Span, merge, subtract
 
 F = TypeVar("F")
 
@@ -91,16 +91,19 @@ def settle(
     doubts: Iterable[str] = (),
     notes: Iterable[str] = (),
     last_updated_ns: int | None = None,
-) -> Ok[F] | Partial[F]:
+) -> Outcome[F]:
     """`Ok` when nothing is missing or in doubt, else `Partial` with notes that say what is.
 
-    The future is neither missing nor a gap, so gaps are cut at `now_ns`.
+    The future is neither missing nor a gap, so gaps are cut at `now_ns`. Gaps that leave
+    nothing to speak for make it `Unavailable`: a total over no evidence is not zero.
     """
     reachable = asked.clip(Span(asked.start_ns, max(asked.start_ns, now_ns)))
     kept = join_gaps(gaps, reachable)
     doubts = (*_describe(kept), *doubts)
     if not doubts:
         return Ok(facts=facts, origin=origin, notes=tuple(notes), last_updated_ns=last_updated_ns)
+    if reachable.length_ns and not subtract(reachable, [gap.span for gap in kept]):
+        return Unavailable(origin=origin, notes=(*doubts, *notes))
     return Partial(
         facts=facts,
         origin=origin,

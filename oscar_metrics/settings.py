@@ -130,6 +130,15 @@ SECRETS = frozenset(
 _SERVICE_LINK = re.compile(
     r"OSCAR(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_.+)?)"
 )
+# What a decoder calls the kinds of values, and what people do.
+_PLAIN = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "array": "a list",
+    "object": "a table",
+}
 _WHERE = re.compile(r"`\$\.?([^`]*)`")
 
 
@@ -177,7 +186,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
         value = environ.get(name, "")
         if not value.strip() and name in SECRETS and (path := environ.get(f"{name}_FILE", "")):
             value = _secret_from(f"{name}_FILE", Path(path))
-        if name == "OSCAR_SERVICE_PORT" and not value.strip().isdigit():
+        if name == "OSCAR_SERVICE_PORT" and "://" in value:
             continue  # a Service called `oscar` puts tcp://… here
         if value.strip():
             found[ALIASES.get(name, name)] = value
@@ -226,4 +235,6 @@ def _convert(tree: dict[str, Any]) -> Settings:
         where = match[1] if (match := _WHERE.search(text)) else ""
         names = [name for name, paths in NAMES.items() if where in paths]
         expected = _WHERE.sub("", text).removesuffix(" - at ").strip()
+        for word, plain in _PLAIN.items():
+            expected = expected.replace(f"`{word}`", plain)
         raise SettingsError(names[0] if names else where, expected) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
+import stamina.instrumentation
 import structlog
 from prometheus_client import (
     CollectorRegistry,
@@ -66,6 +67,9 @@ class Telemetry:
 
 def configure_logging(*, json: bool, level: str) -> None:
     """Send structured lines to standard error: JSON for machines, plain text on a terminal."""
+    # Other packages' own chatter; what matters of it is logged where it is caught.
+    logging.getLogger().addHandler(logging.NullHandler())
+    stamina.instrumentation.set_on_retry_hooks([])
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json

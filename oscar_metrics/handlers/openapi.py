@@ -44,7 +44,7 @@ what a source that could not be read would have supplied is `null`, never 0. On
 number is 0 with the same sources.
 
 Times are RFC 3339 with seconds and an offset; both ends of a range are included, and an `end`
-less than a second before a quarter-hour (23:59:59Z) means up to that quarter-hour."""
+in the last second before a quarter-hour (23:59:59Z) means up to that quarter-hour."""
 
 
 def document(version: str) -> Json:
@@ -372,7 +372,7 @@ _CSV_HEADERS = {
     **_COMPLETENESS_HEADER,
 }
 _ALWAYS = {
-    "405": _error("Only GET and HEAD.", {"Allow": _header("The methods there are.")}),
+    "405": _error("Reports are read: GET and HEAD.", {"Allow": _header("The methods there are.")}),
     "500": _error("A mistake of ours; the log has it."),
 }
 

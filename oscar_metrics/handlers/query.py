@@ -34,6 +34,7 @@ class Query:
             name, _, value = pair.partition(b"=")
             if name:
                 self._values.setdefault(_decode(name), _decode(value))
+        self._known = known
         self._unknown = [name for name in self._values if name not in known]
 
     def text(self, name: str) -> str | None:
@@ -49,7 +50,11 @@ class Query:
         """Raise BadRequest naming the first unknown parameter; `_` begins a cache buster."""
         for name in self._unknown:
             if not name.startswith("_"):
-                raise BadRequest("unknown parameter", parameter=name)
+                raise BadRequest(
+                    "unknown parameter",
+                    parameter=name,
+                    detail=f"this route takes {', '.join(self._known)}",
+                )
 
     def ignored_header(self) -> dict[str, str]:
         """`X-Ignored-Parameters`, naming what was not read; empty where nothing was left over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -95,7 +96,9 @@ class Reports:
         asked = self._range(query)
         group_by_text = query.text("group_by")
         if group_by_text is None:
-            raise BadRequest("group_by is required", parameter="group_by")
+            raise BadRequest(
+                "group_by is required", parameter="group_by", detail=_expected(GroupBy)
+            )
         wanted = _format(query.text("format"), request)
         group_by = _group_by(group_by_text)
         include_users = query.is_true("include_users")
@@ -105,7 +108,7 @@ class Reports:
             raise BadRequest(
                 "unsupported group_by",
                 parameter="group_by",
-                detail=f"expected one of {', '.join(GroupBy)}",
+                detail=_expected(GroupBy),
             )
         report = await self._aggregator.breakdown(
             asked,
@@ -140,9 +143,13 @@ class Reports:
         return report_range(query.text("start"), query.text("end"), self._aggregator.now_ns())
 
 
+def _expected(words: Iterable[str]) -> str:
+    return f"expected one of {', '.join(words)}"
+
+
 def _service_metric(key: str) -> Metric:
     """The metric of a key that can be asked for one service; keys are case-sensitive."""
-    expected = f"expected one of {', '.join(SERVICE_METRICS)}"
+    expected = _expected(SERVICE_METRICS)
     if key not in list(Metric):
         raise BadRequest("invalid metric key", parameter="metric", detail=expected)
     if key not in SERVICE_METRICS:

@@ -52,9 +52,6 @@ class KubernetesInventory:
         # What was seen in the last listing, by uid and version: grows with what exists.
         self._read: dict[tuple[str, str], Service | None] = {}
 
-    async def aclose(self) -> None:
-        """Nothing to close: the client belongs to whoever made it."""
-
     async def read(self, *, now_ns: int, deadline: float | None) -> Outcome[Inventory]:
         """Services and owners as they are now, sorted; `Partial` names what could not be read."""
         try:

@@ -20,7 +20,6 @@ from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.line_sieve import whole_slots
 from oscar_metrics.sources.log_archive import Archive, joined
 from oscar_metrics.sources.log_reading import Reading, ReadingLimits
-from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span, format_instant, subtract
 
 _ORIGIN = "log-files"
@@ -49,9 +48,8 @@ class LogFiles:
 
     origin = _ORIGIN
 
-    def __init__(self, settings: LogFilesSettings, *, telemetry: Telemetry) -> None:
+    def __init__(self, settings: LogFilesSettings) -> None:
         self._settings = settings
-        self._telemetry = telemetry
         self._archive = Archive(
             settings.pattern,
             files_max=settings.limits.files,
@@ -87,9 +85,6 @@ class LogFiles:
     async def check(self, now_ns: int) -> list[Finding]:
         """What an operator should know of the files, from samples of their lines."""
         return await asyncio.to_thread(self._check, now_ns)
-
-    async def aclose(self) -> None:
-        """Nothing is held between reports."""
 
     def _outcome(self, reading: Reading, stream: LogStream, now_ns: int) -> Outcome[CallLog]:
         tallied = reading.talliers[stream].result()

@@ -70,9 +70,6 @@ class PodLogs:
         self._client = client
         self._settings = settings
 
-    async def aclose(self) -> None:
-        """Nothing to close: the client belongs to whoever made it."""
-
     async def read(
         self,
         span: Span,

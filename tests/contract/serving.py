@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import httpx
 import msgspec
 import uvicorn
-from oscar_metrics.sources.roster import RosterFile
 
 from oscar_metrics.aggregator import Aggregator, Sources
 from oscar_metrics.facts import (
@@ -31,6 +30,7 @@ from oscar_metrics.findings import Finding
 from oscar_metrics.handlers.routes import build_app
 from oscar_metrics.outcome import Ok, Outcome
 from oscar_metrics.sources.countries import Countries, GeoIP
+from oscar_metrics.sources.roster import RosterFile
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import Span, parse_instant
 
@@ -54,9 +54,6 @@ class SaidInventory:
         del now_ns
         return []
 
-    async def aclose(self) -> None:
-        return None
-
 
 class SaidUsage:
     """A usage source that says one thing."""
@@ -73,9 +70,6 @@ class SaidUsage:
     async def check(self, now_ns: int) -> list[Finding]:
         del now_ns
         return []
-
-    async def aclose(self) -> None:
-        return None
 
 
 class SaidLogs:
@@ -103,9 +97,6 @@ class SaidLogs:
     async def check(self, now_ns: int) -> list[Finding]:
         del now_ns
         return []
-
-    async def aclose(self) -> None:
-        return None
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):

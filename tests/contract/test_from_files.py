@@ -7,11 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from oscar_metrics.sources.roster import RosterFile
 
 from oscar_metrics.aggregator import Aggregator, Sources
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
+from oscar_metrics.sources.roster import RosterFile
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.serving import NOW_NS, serving
 
@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder: Path = tmp_path_factory.mktemp("logs")
     (folder / "manager.log").write_text(LINES)
     telemetry = Telemetry()
-    logs = LogFiles(LogFilesSettings(pattern=str(folder / "*.log")), telemetry=telemetry)
+    logs = LogFiles(LogFilesSettings(pattern=str(folder / "*.log")))
     answering = Aggregator(
         Sources(geoip=GeoIP(None), roster=RosterFile(None), logs=logs),
         telemetry=telemetry,

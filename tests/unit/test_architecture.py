@@ -21,7 +21,6 @@ LAYERS = {
     "completeness": 1,
     "reports": 1,
     "sources.log_lines": 1,
-    "sources.tallying": 1,
     "sources.promql": 1,
     "sources.logql": 1,
     "sources.upstream": 2,
@@ -31,6 +30,7 @@ LAYERS = {
     "handlers": 5,
     "settings": 6,
     "app": 7,
+    "tables": 7,
     "cli": 8,
     "__main__": 9,
 }

@@ -19,7 +19,6 @@ from oscar_metrics.sources.line_times import line_time_ns
 from oscar_metrics.sources.log_blocks import Gunzip, LogBlocks, _open_problem
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
 from oscar_metrics.sources.log_reading import Reading, ReadingLimits
-from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import HOUR_NS, SECOND_NS, Span, format_instant, parse_instant
 
 START_NS = parse_instant("2026-03-01T00:00:00Z")
@@ -60,7 +59,7 @@ def write(path: Path, lines: list[str], *, newline: bool = True) -> Path:
 
 def reader(pattern: Path | str, **limits: int) -> LogFiles:
     chosen = LogFilesSettings(pattern=str(pattern), limits=ReadingLimits(**limits))
-    return LogFiles(chosen, telemetry=Telemetry())
+    return LogFiles(chosen)
 
 
 async def read(
@@ -197,17 +196,11 @@ async def test_lines_not_understood_are_counted_and_said(tmp_path: Path) -> None
         f"{TAG} 2026-0",
         execution(START_NS, "bob").replace("2026-03-01T", "2026-03-99T"),
     ]
-    telemetry = Telemetry()
-    files = LogFiles(
-        LogFilesSettings(pattern=str(write(tmp_path / "a.log", lines))), telemetry=telemetry
-    )
+    files = LogFiles(LogFilesSettings(pattern=str(write(tmp_path / "a.log", lines))))
     outcome = await read(files)
     assert isinstance(outcome, Partial)
     assert (facts(outcome).lines_seen, facts(outcome).lines_understood) == (5, 1)
     assert "4 of 5 lines recognised as calls could not be understood" in outcome.notes
-    counted = telemetry.registry.get_sample_value
-    assert counted("oscar_metrics_log_lines_seen_total", {"origin": "log-files"}) == 5
-    assert counted("oscar_metrics_log_lines_understood_total", {"origin": "log-files"}) == 1
 
 
 def cut_gzip(path: Path, lines: list[str]) -> None:
@@ -389,7 +382,7 @@ async def test_at_the_deadline_what_was_read_is_given_and_the_rest_is_a_gap(
 async def test_a_deadline_that_passes_while_others_read_leaves_nothing(tmp_path: Path) -> None:
     lines = [execution(START_NS + n, "u") for n in range(100_000)]
     settings = LogFilesSettings(pattern=str(write(tmp_path / "a.log", lines)), readers=1)
-    files = LogFiles(settings, telemetry=Telemetry())
+    files = LogFiles(settings)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(read(files))
         await asyncio.sleep(0)

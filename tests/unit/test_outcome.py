@@ -36,6 +36,13 @@ def test_a_gap_makes_it_partial_and_says_why() -> None:
     assert "no log lines at all" in outcome.notes[0]
 
 
+def test_gaps_that_leave_nothing_make_it_unavailable() -> None:
+    gaps = [gap(0, 60), gap(60, 100, GapReason.RETENTION)]
+    outcome = settle(0, origin="loki", asked=ASKED, now_ns=1000, gaps=gaps, notes=["why"])
+    assert isinstance(outcome, Unavailable)
+    assert outcome.notes[-1] == "why"
+
+
 def test_a_doubt_without_a_gap_is_partial_too() -> None:
     outcome = settle(7, origin="x", asked=ASKED, now_ns=1000, doubts=["3 lines not understood"])
     assert isinstance(outcome, Partial)

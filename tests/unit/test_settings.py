@@ -45,7 +45,9 @@ def test_a_name_sets_its_place(name: str, value: str, path: str, expected: objec
     ("environ", "name", "expected"),
     [
         ({"OSCAR_SERVICE_PORT": "70000"}, "OSCAR_SERVICE_PORT", "<= 65535"),
-        ({"OSCAR_METRICS_DEADLINE_SECONDS": "soon"}, "OSCAR_METRICS_DEADLINE_SECONDS", "float"),
+        ({"OSCAR_METRICS_DEADLINE_SECONDS": "soon"}, "OSCAR_METRICS_DEADLINE_SECONDS", "a number"),
+        ({"OSCAR_METRICS_LOG_JSON": "maybe"}, "OSCAR_METRICS_LOG_JSON", "true or false"),
+        ({"OSCAR_SERVICE_PORT": "eighty"}, "OSCAR_SERVICE_PORT", "a whole number"),
         ({"OSCAR_METRICS_DEADLINE_SECONDS": "0"}, "OSCAR_METRICS_DEADLINE_SECONDS", ">= 0.1"),
         ({"OSCAR_METRICS_LOG_LEVEL": "loud"}, "OSCAR_METRICS_LOG_LEVEL", "loud"),
         ({"OSCAR_METRICS_LOG_FLIES": "x"}, "OSCAR_METRICS_LOG_FLIES", "OSCAR_METRICS_LOG_FILES"),
@@ -110,7 +112,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     [
         ('LOKI_ULR = "x"', "LOKI_ULR", "did you mean LOKI_URL"),
         ("not toml", "--config", "not TOML"),
-        ("OSCAR_SERVICE_PORT = [1]", "OSCAR_SERVICE_PORT", "int"),
+        ("OSCAR_SERVICE_PORT = [1]", "OSCAR_SERVICE_PORT", "a whole number"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str, name: str, expected: str) -> None:
