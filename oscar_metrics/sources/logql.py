@@ -8,7 +8,7 @@ parts' lines are the whole's whatever Loki holds.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -243,6 +243,30 @@ def lines_by_slot(query: LogQuery) -> str:
     on a slot's first instant the slot's own, as it is for us.
     """
     return f"sum(count_over_time({query.selector}[15m] offset 1ms))"
+
+
+LINE, _AT = "om_line", "om_at"
+# The instant itself out of the millisecond that a metric query looks back.
+_THE_INSTANT = (
+    f"| drop __error__, __error_details__ | label_format {LINE}=`{{{{__line__}}}}`"
+    f",{_AT}=`{{{{__timestamp__ | unixEpochNanos}}}}` | {_AT}=~`.+0{{9}}`"
+)
+
+
+def count_up_to(query: LogQuery) -> str:
+    """How many lines a query has in the millisecond that ends with the instant, which is in it."""
+    return f"sum(count_over_time({query}[1ms]))"
+
+
+def count_at(query: LogQuery) -> str:
+    """How many lines a query has at the very instant, of whole seconds, it is evaluated at."""
+    return f"sum(count_over_time({query.then(_THE_INSTANT)}[1ms]))"
+
+
+def lines_at(query: LogQuery, labels: Iterable[str]) -> str:
+    """The same by line, which is the label LINE, and by some labels of the streams."""
+    grouping = ", ".join((LINE, *labels))
+    return f"sum by ({grouping}) (count_over_time({query.then(_THE_INSTANT)}[1ms]))"
 
 
 # The parsed labels, named so that no pipeline has them already.

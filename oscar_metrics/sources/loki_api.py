@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import uuid
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -17,6 +18,8 @@ from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, MILLISECOND_NS, SECOND_NS, Span
 
 ORIGIN = "loki"
+# The labels in which a pipeline may have put a call's country; the first that is set counts.
+COUNTRY_LABELS = ("geoip_country_code", "geoip_country_name", "country", "country_code")
 
 
 class LokiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -292,6 +295,11 @@ def reason_of(status: int, text: str) -> Reason | None:
         slow = any(words in text for words in _TIMEOUT_WORDS)
         return Reason.TIMEOUT if slow else Reason.SERVER_ERROR
     return None
+
+
+def country_of(labels: Mapping[str, str]) -> str:
+    """The country that labels name; blank where they name none."""
+    return next((country for name in COUNTRY_LABELS if (country := labels.get(name))), "")
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|y|w|d|h|m|s)")

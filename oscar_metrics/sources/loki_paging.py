@@ -20,12 +20,12 @@ from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import CallLog
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.logql import LogQuery
-from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, StreamLines
+from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, StreamLines, country_of
+from oscar_metrics.sources.loki_edges import Edges
 from oscar_metrics.sources.loki_splitting import halve
 from oscar_metrics.sources.tallying import Tallier
-from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span, merge, windows
+from oscar_metrics.timerange import MILLISECOND_NS, SECOND_NS, SLOT_NS, Span, merge, windows
 
-COUNTRY_LABELS = ("geoip_country_code", "geoip_country_name", "country", "country_code")
 # The same answer awaits every other window.
 HOPELESS = frozenset(
     {
@@ -58,8 +58,8 @@ class Paging:
         new_tallier: Callable[[], Tallier],
     ) -> None:
         self.slots: set[int] = set()
-        self.gaps: list[Gap] = []
-        self.reasons: set[Reason] = set()
+        self._gaps: list[Gap] = []
+        self._reasons: set[Reason] = set()
         self._api = api
         self._settings = settings
         self._query = query
@@ -69,35 +69,57 @@ class Paging:
         self._windows: list[_Window] = []
         self._fails_in_a_row = 0
         self._stop = False
+        self._window_ns = settings.window_seconds * SECOND_NS
+        self._edges = Edges(api, query, self._window_ns)
         # Where a window proved too much for Loki, the next ones begin narrower.
-        self._width_ns = settings.window_seconds * SECOND_NS
+        self._width_ns = self._window_ns
 
     async def read(self, spans: Iterable[Span]) -> None:
         """Count every line in the spans, as far as Loki answers."""
-        width_ns = self._settings.window_seconds * SECOND_NS
-        waiting = (window for span in spans for window in windows(span, width_ns))
+        concurrency = self._settings.limits.concurrency
+        waiting = self._begun(spans)
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._settings.limits.concurrency):
+            for _ in range(concurrency):
                 group.create_task(self._work(waiting))
+        if not self._stop:
+            await self._edges.compare(concurrency)
 
     @property
     def counted(self) -> list[Span]:
         """The stretches of which every line was counted, but for `gaps`."""
         return merge(Span(window.span.start_ns, window.reached_ns) for window in self._windows)
 
+    @property
+    def gaps(self) -> list[Gap]:
+        """What had to be left out within `counted`."""
+        return [*self._gaps, *self._edges.gaps]
+
+    @property
+    def reasons(self) -> set[Reason]:
+        """Why something failed."""
+        return self._reasons | self._edges.reasons
+
     def log(self) -> CallLog:
         """What was counted."""
-        return add_up(self._tallier.result(), self._instants)
+        paged = add_up(self._tallier.result(), self._instants)
+        return add_up(paged, self._edges.log(self._new_tallier()))
 
-    async def _work(self, waiting: Iterator[Span]) -> None:
-        while not self._stop and (span := next(waiting, None)) is not None:
-            window = _Window(span=span, reached_ns=span.start_ns)
-            self._windows.append(window)
+    def _begun(self, spans: Iterable[Span]) -> Iterator[_Window]:
+        for span in spans:
+            for piece in windows(span, self._window_ns):
+                outermost = piece.start_ns == span.start_ns or piece.stop_ns == span.stop_ns
+                self._edges.begin(piece.start_ns, outermost=outermost)
+                window = _Window(span=piece, reached_ns=piece.start_ns)
+                self._windows.append(window)
+                yield window
+
+    async def _work(self, waiting: Iterator[_Window]) -> None:
+        while not self._stop and (window := next(waiting, None)) is not None:
             try:
                 await self._read_window(window)
                 self._fails_in_a_row = 0
             except UpstreamError as exc:
-                self.reasons.add(exc.reason)
+                self._reasons.add(exc.reason)
                 self._fails_in_a_row += 1
                 if exc.reason in HOPELESS or self._fails_in_a_row >= self._settings.failed_windows:
                     self._stop = True
@@ -113,7 +135,7 @@ class Paging:
             part = Span(part.start_ns, min(part.stop_ns, part.start_ns + width_ns))
             limit = self._allowed(lines)
             try:
-                page = await self._api.lines(self._query, part, limit)
+                page = await self._ask(self._query, part, limit)
             except UpstreamError as exc:
                 if self._api.learn(exc, asked=limit):
                     continue
@@ -124,23 +146,23 @@ class Paging:
                 else:
                     raise
             else:
-                await self._take(page, window, part, limit)
+                await self._take(page, window, part)
         self._width_ns = width_ns
 
-    async def _take(self, page: list[StreamLines], window: _Window, part: Span, limit: int) -> None:
-        if _size(page) < limit:
-            self._count(page, part.stop_ns)
+    async def _take(self, page: _Page, window: _Window, part: Span) -> None:
+        if not page.full:
+            self._count(page.streams, part.stop_ns)
             window.reached_ns = part.stop_ns
             return
-        last_ns = max(stream.values[-1].at_ns for stream in page)
-        if any(stream.values[0].at_ns < last_ns for stream in page):
-            self._count(page, last_ns)
+        last_ns = max(stream.values[-1].at_ns for stream in page.streams)
+        if any(stream.values[0].at_ns < last_ns for stream in page.streams):
+            self._count(page.streams, last_ns)
             window.reached_ns = last_ns
         else:
-            await self._read_instant(last_ns, page, limit)
+            await self._read_instant(last_ns, page)
             window.reached_ns = last_ns + 1
 
-    async def _read_instant(self, at_ns: int, page: list[StreamLines], limit: int) -> None:
+    async def _read_instant(self, at_ns: int, page: _Page) -> None:
         """Count the lines of one nanosecond that fill a page: all of them, or a gap."""
         self.slots.add(at_ns // SLOT_NS)
         instant = Span(at_ns, at_ns + 1)
@@ -148,34 +170,35 @@ class Paging:
         lines = self._settings.instant_lines
         query = self._query
         parts: list[LogQuery] = []
-        splits = 0
+        splits = count = 0
         while True:
-            if _size(page) < limit:
-                _tally(tallier, page, instant.stop_ns)
-            elif limit < self._allowed(lines):
+            if not page.full:
+                _tally(tallier, page.streams, instant.stop_ns)
+                count += _size(page.streams)
+            elif page.limit < self._allowed(lines):
                 parts.append(query)
             else:
                 splits += 1
-                halves = halve(query, page) if splits < self._settings.instant_parts else None
+                few = splits < self._settings.instant_parts
+                halves = halve(query, page.streams) if few else None
                 if halves is None:
-                    self.gaps.append(Gap(span=instant, reason=GapReason.TOO_DENSE))
+                    self._gaps.append(Gap(span=instant, reason=GapReason.TOO_DENSE))
                     return
                 parts += halves
             if not parts:
                 break
             query = parts.pop()
-            page, limit = await self._ask_instant(query, instant, lines)
-            lines = min(lines, limit)
+            page = await self._ask_instant(query, instant, lines)
+            lines = min(lines, page.limit)
         self._instants = add_up(self._instants, tallier.result())
+        self._edges.counted(at_ns, count)
 
-    async def _ask_instant(
-        self, query: LogQuery, instant: Span, lines: int
-    ) -> tuple[list[StreamLines], int]:
-        """The first lines of an instant, and how many were asked for at last."""
+    async def _ask_instant(self, query: LogQuery, instant: Span, lines: int) -> _Page:
+        """The first lines of an instant, as many as Loki lets be asked for."""
         while True:
             limit = self._allowed(lines)
             try:
-                return await self._api.lines(query, instant, limit), limit
+                return await self._ask(query, instant, limit)
             except UpstreamError as exc:
                 if self._api.learn(exc, asked=limit):
                     continue
@@ -183,17 +206,32 @@ class Paging:
                     raise
                 lines = limit // 2
 
+    async def _ask(self, query: LogQuery, part: Span, limit: int) -> _Page:
+        """The first lines of a stretch.
+
+        Loki passes over a chunk that ends at the very millisecond a question begins, so the
+        question begins a nanosecond before. At an edge that helps nothing: see loki_edges.
+        """
+        start_ns = part.start_ns
+        if start_ns % MILLISECOND_NS == 0 and start_ns % self._window_ns:
+            early = Span(start_ns - 1, part.stop_ns)
+            page = _Page(streams=await self._api.lines(query, early, limit), limit=limit)
+            if page.leave_out_before(start_ns):
+                return page
+        return _Page(streams=await self._api.lines(query, part, limit), limit=limit)
+
     def _allowed(self, lines: int) -> int:
         return min(lines, self._api.known.entries or lines)
 
-    def _count(self, page: list[StreamLines], stop_ns: int) -> None:
-        _tally(self._tallier, page, stop_ns)
-        for stream in page:
+    def _count(self, streams: list[StreamLines], stop_ns: int) -> None:
+        for stream in streams:
             at = 0
             while at < len(stream.values) and stream.values[at].at_ns < stop_ns:
                 slot = stream.values[at].at_ns // SLOT_NS
                 self.slots.add(slot)
                 at = bisect_left(stream.values, (slot + 1) * SLOT_NS, lo=at, key=_AT_NS)
+        self._edges.take(streams, stop_ns)
+        _tally(self._tallier, streams, stop_ns)
 
 
 class _Window(msgspec.Struct, kw_only=True):
@@ -205,6 +243,22 @@ class _Window(msgspec.Struct, kw_only=True):
     @property
     def left(self) -> Span:
         return Span(self.reached_ns, self.span.stop_ns)
+
+
+class _Page:
+    """The first lines of a stretch, `limit` being asked for; `full` when there may be more."""
+
+    def __init__(self, *, streams: list[StreamLines], limit: int) -> None:
+        self.streams = streams
+        self.limit = limit
+        self.full = _size(streams) >= limit
+
+    def leave_out_before(self, start_ns: int) -> bool:
+        """Drop what is before; False when that leaves nothing and there may be more."""
+        for stream in self.streams:
+            del stream.values[: bisect_left(stream.values, start_ns, key=_AT_NS)]
+        self.streams = [stream for stream in self.streams if stream.values]
+        return bool(self.streams) or not self.full
 
 
 NOTHING_COUNTED = CallLog(tallies=Counter(), lines_seen=0, lines_understood=0)
@@ -221,13 +275,12 @@ def add_up(one: CallLog, other: CallLog) -> CallLog:
     )
 
 
-def _tally(tallier: Tallier, page: list[StreamLines], stop_ns: int) -> None:
-    for stream in page:
+def _tally(tallier: Tallier, streams: list[StreamLines], stop_ns: int) -> None:
+    for stream in streams:
         count = bisect_left(stream.values, stop_ns, key=_AT_NS)
-        labels = map(stream.stream.get, COUNTRY_LABELS)
-        country = next((label for label in labels if label), "")
-        tallier.add([entry.line for entry in stream.values[:count]], country_label=country)
+        lines = [entry.line for entry in stream.values[:count]]
+        tallier.add(lines, country_label=country_of(stream.stream))
 
 
-def _size(page: list[StreamLines]) -> int:
-    return sum(len(stream.values) for stream in page)
+def _size(streams: list[StreamLines]) -> int:
+    return sum(len(stream.values) for stream in streams)

@@ -1,0 +1,148 @@
+"""Lines at the instants where Loki cuts a question in pieces: none of them is lost there.
+
+Loki passes over a chunk whose last line is at the very millisecond a question begins, and
+it cuts every log question itself at the multiples of `split_queries_by_interval`. A line
+there that ends its chunk is in no answer, whatever is asked. Metric queries, which look
+back from an instant, do count it: so these lines are counted both ways, and where the
+numbers differ they are read as the labels of a metric query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+
+import msgspec
+
+from oscar_metrics.errors import Reason, UpstreamError
+from oscar_metrics.facts import CallLog
+from oscar_metrics.outcome import Gap, GapReason
+from oscar_metrics.sources.logql import LINE, LogQuery, count_at, count_up_to, lines_at
+from oscar_metrics.sources.loki_api import COUNTRY_LABELS, LokiApi, StreamLines, country_of
+from oscar_metrics.sources.tallying import Tallier
+from oscar_metrics.timerange import MILLISECOND_NS, Span
+
+_AT_NS = attrgetter("at_ns")
+
+
+class _Edge(msgspec.Struct, kw_only=True):
+    """What log questions said of one instant: lines by country, and lines counted elsewhere."""
+
+    held: list[tuple[str, list[str]]] = []
+    counted: int = 0
+
+    @property
+    def lines(self) -> int:
+        return self.counted + sum(len(lines) for _, lines in self.held)
+
+
+class Edges:
+    """The lines of one query at multiples of `step_ns`, kept apart until they are compared."""
+
+    def __init__(self, api: LokiApi, query: LogQuery, step_ns: int) -> None:
+        self.reasons: set[Reason] = set()
+        self._api = api
+        self._query = query
+        self._step_ns = step_ns
+        self._edges: dict[int, _Edge] = {}
+        # Lines counted in the millisecond before an edge, of which the edge itself is no part.
+        self._before: Counter[int] = Counter()
+        self._outermost: set[int] = set()
+        self._unsure: dict[int, GapReason] = {}
+        self._whole_milliseconds = False
+
+    def begin(self, start_ns: int, *, outermost: bool) -> None:
+        """A window is read from here; `outermost` when it is the first or last of its span."""
+        if start_ns % self._step_ns == 0:
+            self._edges[start_ns] = _Edge()
+            if outermost:
+                self._outermost.add(start_ns)
+
+    def take(self, streams: Sequence[StreamLines], stop_ns: int) -> None:
+        """Take the lines at an edge out of a page of which what is before `stop_ns` counts."""
+        for stream in streams:
+            values = stream.values
+            self._whole_milliseconds = self._whole_milliseconds or any(
+                entry.at_ns % MILLISECOND_NS == 0 for entry in values
+            )
+            stop = bisect_left(values, stop_ns, key=_AT_NS)
+            if stop and (next_ns := self._just_before(values[stop - 1].at_ns)):
+                start = bisect_right(values, next_ns - MILLISECOND_NS, hi=stop, key=_AT_NS)
+                self._before[next_ns] += stop - start
+            if stop and (edge := self._edges.get(values[0].at_ns)) is not None:
+                count = bisect_right(values, values[0].at_ns, key=_AT_NS)
+                lines = [entry.line for entry in values[:count]]
+                edge.held.append((country_of(stream.stream), lines))
+                del values[:count]
+
+    def counted(self, at_ns: int, lines: int) -> None:
+        """So many lines of an instant were read and counted elsewhere."""
+        if at_ns in self._edges:
+            self._edges[at_ns].counted += lines
+        elif next_ns := self._just_before(at_ns):
+            self._before[next_ns] += lines
+
+    async def compare(self, concurrency: int) -> None:
+        """Find out whether log questions handed out every line, and read what they did not.
+
+        A log with finer times than milliseconds has no lines at edges: where no time is a
+        whole one, only the outermost edges are looked at, beyond which nothing is known.
+        """
+        edges = self._edges if self._whole_milliseconds else self._outermost
+        self._unsure = dict.fromkeys(sorted(edges), GapReason.FAILED)
+        waiting = iter(list(self._unsure))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(self._work(waiting))
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The instants whose lines are not known to be all, once they are compared."""
+        return [
+            Gap(span=Span(at_ns, at_ns + 1), reason=reason)
+            for at_ns, reason in self._unsure.items()
+        ]
+
+    def log(self, tallier: Tallier) -> CallLog:
+        """What is kept here, counted by an empty tallier."""
+        for edge in self._edges.values():
+            for country, lines in edge.held:
+                tallier.add(lines, country_label=country)
+        return tallier.result()
+
+    async def _work(self, waiting: Iterator[int]) -> None:
+        for at_ns in waiting:
+            try:
+                await self._compare(at_ns, self._edges[at_ns])
+            except UpstreamError as exc:
+                self.reasons.add(exc.reason)
+
+    async def _compare(self, at_ns: int, edge: _Edge) -> None:
+        # The first question is several times cheaper, and mostly the last.
+        known = edge.lines + self._before[at_ns]
+        if await self._count(count_up_to(self._query), at_ns) != known:
+            there = await self._count(count_at(self._query), at_ns)
+            if there > edge.lines and edge.counted:
+                self._unsure[at_ns] = GapReason.TOO_DENSE
+                return
+            if there > edge.lines:
+                groups = await self._at(lines_at(self._query, COUNTRY_LABELS), at_ns)
+                edge.held = [
+                    (country_of(labels), [labels.get(LINE, "")] * n) for labels, n in groups
+                ]
+        del self._unsure[at_ns]
+
+    async def _count(self, expression: str, at_ns: int) -> int:
+        return sum(count for _, count in await self._at(expression, at_ns))
+
+    async def _at(self, expression: str, at_ns: int) -> list[tuple[dict[str, str], int]]:
+        series = await self._api.by_step(expression, at_ns, at_ns, self._step_ns)
+        return [(group.metric, count) for group in series for _, count in group.values]
+
+    def _just_before(self, at_ns: int) -> int:
+        """The edge less than a millisecond after an instant; 0 where there is none."""
+        next_ns = (at_ns // self._step_ns + 1) * self._step_ns
+        return next_ns if next_ns - at_ns < MILLISECOND_NS else 0
