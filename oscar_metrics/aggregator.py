@@ -385,7 +385,7 @@ class _Asking:
         self, streams: frozenset[LogStream], roster: Outcome[Roster]
     ) -> dict[LogStream, Outcome[CallLog]]:
         sources = self._sources
-        sources.geoip.refresh()
+        await asyncio.to_thread(sources.geoip.refresh)
         known = {} if isinstance(roster, Unavailable) else roster.facts
         countries = Countries(sources.geoip, known)
         outcomes = await self._read(sources.logs, streams, countries)

@@ -13,6 +13,7 @@ from litestar.types import ASGIApp
 
 from oscar_metrics.aggregator import Aggregator, Sources
 from oscar_metrics.errors import SettingsError
+from oscar_metrics.handlers.bounded_http import BoundedHttp
 from oscar_metrics.handlers.routes import build_app
 from oscar_metrics.settings import OFF, Settings
 from oscar_metrics.sources.countries import GeoIP
@@ -100,7 +101,7 @@ def serve(settings: Settings) -> bool:
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
         lifespan="on",
         access_log=False,
         log_config=None,

@@ -9,6 +9,7 @@ expected.
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 from msgspec import Meta
 
@@ -69,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 OFF = "off"
+# The most a settings file, or a file that holds a secret, may have.
+_MOST_BYTES = 1024 * 1024
 _PREFIX = "OSCAR_METRICS_"
 
 # Names that OSCAR's operators already know, and every place in the tree they set.
@@ -141,6 +145,9 @@ _PLAIN = {
 }
 _WHERE = re.compile(r"`\$\.?([^`]*)`")
 
+# What is sent as a header.
+SENT = frozenset(name for name in NAMES if name.endswith(("_TOKEN", "_TENANT")))
+
 
 def load(environ: Mapping[str, str], file: Path | None = None) -> Settings:
     """Settings from `environ` over `file`; raises SettingsError naming the first bad one."""
@@ -162,6 +169,8 @@ def load(environ: Mapping[str, str], file: Path | None = None) -> Settings:
         for path in NAMES[name]:
             _put(tree, path, value.strip() if isinstance(value, str) else value)
     settings = _convert(tree)
+    for name in sorted(SENT & texts.keys()):
+        _check_sendable(name, str(texts[name]))
     _check_url("LOKI_URL", settings.loki.url, unless="")
     _check_url("PROMETHEUS_URL", settings.prometheus.url, unless=OFF)
     return settings
@@ -171,10 +180,10 @@ def _from_file(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        values = tomllib.loads(file.read_text("utf-8"))
+        values = tomllib.loads(_text_of(file))
     except OSError as exc:
         raise SettingsError("--config", f"cannot read {file}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except ValueError as exc:  # TOML's and UTF-8's errors are ValueErrors
         raise SettingsError("--config", f"{file} is not TOML: {exc}") from exc
     return {ALIASES.get(name, name): value for name, value in values.items() if value != ""}
 
@@ -195,9 +204,22 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _secret_from(name: str, path: Path) -> str:
     try:
-        return path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(name, f"cannot read {path}: expected a readable text file") from exc
+        return _text_of(path).strip()
+    except (OSError, ValueError) as exc:
+        raise SettingsError(
+            name, f"cannot read {path}: expected a text file of at most {_MOST_BYTES} bytes"
+        ) from exc
+
+
+def _text_of(path: Path) -> str:
+    """A small regular file's text; raises OSError or ValueError for anything else."""
+    if not path.is_file():  # a pipe or a device would be waited for
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError("too large")
+    return content.decode("utf-8")
 
 
 def _known(name: str) -> bool:
@@ -210,11 +232,18 @@ def _unknown(name: str, where: str) -> SettingsError:
     return SettingsError(name, f"unknown setting {where}; {hint}")
 
 
+def _check_sendable(name: str, text: str) -> None:
+    # What goes into a header; the value itself may be a secret and is not said.
+    if not (text.strip().isascii() and text.strip().isprintable()):
+        raise SettingsError(name, "expected printable ASCII characters only, on one line")
+
+
 def _check_url(name: str, url: str, *, unless: str) -> None:
     try:
+        _ = httpx.URL(url).host
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
+    except (ValueError, httpx.InvalidURL):
         good = False
     if url != unless and not good:
         raise SettingsError(name, "expected a URL such as http://host:port or https://host/path")

@@ -50,7 +50,10 @@ class HealthRoutes:
 
     async def metrics(self, request: AnyRequest) -> Response[bytes]:
         """The process's own metrics, as Prometheus text or OpenMetrics."""
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # a version that is no version
+            encode, content_type = choose_encoder("")
         return Response(
             content=encode(self._telemetry.registry),
             headers={**_NOT_STORED, "Content-Type": content_type, "Vary": "Accept"},

@@ -13,6 +13,7 @@ from oscar_metrics import wire
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.completeness import fields, sentence, status
 from oscar_metrics.errors import BadRequest, NotNow
+from oscar_metrics.handlers.accept import preferred
 from oscar_metrics.handlers.csv import breakdown_csv, completeness_header, file_name
 from oscar_metrics.handlers.query import Query
 from oscar_metrics.outcome import Unavailable
@@ -160,8 +161,8 @@ def _service_metric(key: str) -> Metric:
 def _format(text: str | None, request: AnyRequest) -> Format:
     """The format asked for: the parameter's word, else what `Accept` prefers."""
     if text is None:
-        preferred = request.accept.best_match(["application/json", "text/csv"])
-        return Format.CSV if preferred == "text/csv" else Format.JSON
+        wanted = preferred(request, ["application/json", "text/csv"])
+        return Format.CSV if wanted == "text/csv" else Format.JSON
     for known in Format:
         if text.lower() == known:
             return known

@@ -12,6 +12,7 @@ from litestar import Request, Response
 from litestar.exceptions import NotFoundException
 from litestar.response import File
 
+from oscar_metrics.handlers.accept import preferred
 from oscar_metrics.handlers.openapi import document
 
 AnyRequest = Request[Any, Any, Any]
@@ -65,11 +66,11 @@ class SchemaRoutes:
 
     async def negotiated(self, request: AnyRequest) -> Response[bytes]:
         """The page for a browser, YAML for who prefers it, JSON for everyone else."""
-        preferred = request.accept.best_match([_JSON, _YAML, _PAGE])
-        if preferred == _PAGE:
+        wanted = preferred(request, [_JSON, _YAML, _PAGE])
+        if wanted == _PAGE:
             headers = {"Content-Security-Policy": _POLICY, "Vary": "Accept"}
             return Response(content=_HTML, media_type=_PAGE, headers=headers)
-        answer = self.as_yaml if preferred == _YAML else self.as_json
+        answer = self.as_yaml if wanted == _YAML else self.as_json
         response = await answer()
         response.headers["Vary"] = "Accept"
         return response

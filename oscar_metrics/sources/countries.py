@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import ipaddress
+import os
+import random
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from socket import AF_INET, inet_pton
 
 import geoip2.database
 import maxminddb
@@ -18,15 +24,20 @@ from oscar_metrics.timerange import DAY_NS, SECOND_NS
 
 _ORIGIN = "geoip"
 _SETTING = "OSCAR_METRICS_GEOIP_DATABASE"
+# GeoLite2-City is 60 MB; ten times that is no country database.
+_MOST_BYTES = 600 * 1024 * 1024
+# Addresses of each family looked up before a database is trusted: a tenth of a second.
+_LOOKED_AROUND = 300
+# What damaged data may end in, beside the reader's own error.
+_BROKEN = (ValueError, TypeError, LookupError, RecursionError, OverflowError, MemoryError)
 _NO_LABEL = frozenset({"", "-", "unknown"})
-# Callers known by IP at a time; at some 120 bytes each, 8 MB.
-_CACHED_IPS = 65_536
+# Callers and networks remembered at a time; at some 120 bytes each, 2 MB and 8 MB.
+_CACHED_IPS = 16_384
+_CACHED_NETWORKS = 65_536
 # Networks change hands; past this age countries begin to be wrong in number.
 _OLD_NS = 60 * DAY_NS
 # First octets under which every IPv4 address is public: asking `ipaddress` costs ten times more.
-_PUBLIC_OCTETS = frozenset(map(str, range(1, 224))) - frozenset(
-    ("10", "100", "127", "169", "172", "192", "198", "203")
-)
+_PUBLIC_OCTETS = frozenset(range(1, 224)) - {10, 100, 127, 169, 172, 192, 198, 203}
 
 
 class Countries:
@@ -64,10 +75,9 @@ class Countries:
 class _Database(msgspec.Struct, frozen=True, kw_only=True):
     """An opened country database."""
 
-    reader: maxminddb.Reader
+    lookup: _Lookup
     kind: str
     built_ns: int
-    countries: dict[str, str]
 
 
 class GeoIP:
@@ -109,17 +119,8 @@ class GeoIP:
         database = self._database
         if database is None:
             return None
-        known = database.countries
-
-        def country_of(ip: str) -> str:
-            country = known.get(ip)
-            if country is None:
-                if len(known) >= _CACHED_IPS:
-                    known.clear()
-                country = known[ip] = _look_up(database.reader, ip)
-            return country
-
-        return country_of
+        database.lookup.begin()
+        return database.lookup.country_of
 
     def check(self, now_ns: int) -> list[Finding]:
         """What an operator should know of the database."""
@@ -155,42 +156,124 @@ def _version(path: Path) -> tuple[int, int, int] | None:
 
 def _open(path: Path) -> tuple[_Database | None, str]:
     try:
-        reader = geoip2.database.Reader(path)
+        content = _content(path)
     except FileNotFoundError:
         return None, f"the GeoIP database does not exist ({_SETTING})"
     except OSError:
         return None, f"the GeoIP database cannot be read: no permission, or no file ({_SETTING})"
-    except (maxminddb.InvalidDatabaseError, ValueError):
+    if len(content) > _MOST_BYTES:
+        return None, f"the GeoIP database is larger than {_MOST_BYTES} bytes ({_SETTING})"
+    try:
+        with geoip2.database.Reader(io.BytesIO(content), mode=maxminddb.MODE_FD) as reader:
+            metadata = reader.metadata()
+        _look_around(content)
+    except (maxminddb.InvalidDatabaseError, *_BROKEN):
         return None, f"the GeoIP database is broken or not of the MMDB format ({_SETTING})"
-    with reader:
-        metadata = reader.metadata()
     kind = metadata.database_type
     if not any(word in kind for word in ("Country", "City", "Enterprise")):
         return None, f"the GeoIP database holds no countries ({_SETTING})"
-    try:
-        # The reader under geoip2 is several times as fast, having no models to fill.
-        database = _Database(
-            reader=maxminddb.open_database(path),
-            kind=kind,
-            built_ns=metadata.build_epoch * SECOND_NS,
-            countries={},
-        )
-    except (OSError, maxminddb.InvalidDatabaseError, ValueError):
-        return None, f"the GeoIP database changed while it was being opened ({_SETTING})"
+    # The reader under geoip2 is several times as fast, having no models to fill.
+    database = _Database(
+        lookup=_Lookup(_fast_reader(content)),
+        kind=kind,
+        built_ns=metadata.build_epoch * SECOND_NS,
+    )
     return database, ""
 
 
-def _look_up(reader: maxminddb.Reader, ip: str) -> str:
-    address = without_port(ip)
+def _content(path: Path) -> bytes:
+    """A regular file's bytes, at most one more than may be; a pipe would be waited for."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    with path.open("rb") as file:
+        return file.read(_MOST_BYTES + 1)
+
+
+def _look_around(content: bytes) -> None:
+    """Look a few hundred addresses up with the careful reader; raises where one breaks.
+
+    The fast one is written in C and ends the process on data that make no sense.
+    """
+    dice = random.Random(0)
+    with maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD) as careful:
+        bits = 32 if careful.metadata().ip_version == 4 else 128
+        for _ in range(_LOOKED_AROUND):
+            careful.get(ipaddress.IPv4Address(dice.getrandbits(32)))
+            if bits == 128:
+                # 2000::/3 is what is given out.
+                careful.get(ipaddress.IPv6Address(1 << 125 | dice.getrandbits(125)))
+
+
+def _fast_reader(content: bytes) -> maxminddb.Reader:
+    """A reader of a copy of our own: the file may be cut under a map of it, which is fatal."""
+    copy = os.memfd_create("geoip")
     try:
-        record = reader.get(address)
-        if not isinstance(record, dict) or not _is_public(address):
-            return ""
-    except (ValueError, maxminddb.InvalidDatabaseError):
-        return ""
-    country = record.get("country")
-    code = country.get("iso_code") if isinstance(country, dict) else None
-    return code.upper() if isinstance(code, str) and code.isalpha() else ""
+        with os.fdopen(os.dup(copy), "wb") as file:
+            file.write(content)
+        return maxminddb.open_database(f"/proc/self/fd/{copy}")
+    finally:
+        os.close(copy)
+
+
+class _Lookup:
+    """Countries by address in one database, remembered by address and by network.
+
+    What `country_of` gives is never another than `look_up`'s.
+    """
+
+    def __init__(self, reader: maxminddb.Reader) -> None:
+        self._reader = reader
+        self._by_ip: dict[str, str] = {}
+        # By the first two or three bytes of IPv4 networks that lie in one country.
+        self._by_network: dict[bytes, str] = {}
+        self._callers_repeat = True
+
+    def begin(self) -> None:
+        """Assume again, for a new report, that its callers repeat."""
+        if not self._callers_repeat:
+            self._by_ip.clear()
+            self._callers_repeat = True
+
+    def country_of(self, ip: str) -> str:
+        """The code of an address's country, blank where it has none or is no address."""
+        if self._callers_repeat:
+            country = self._by_ip.get(ip)
+            if country is not None:
+                return country
+        try:
+            address = inet_pton(AF_INET, ip.strip())
+        except (OSError, ValueError):
+            address = b""
+        country = self._by_network.get(address[:2])
+        if country is None:
+            country = self._by_network.get(address[:3])
+        if country is None:
+            country = self._learn(ip, address)
+        if self._callers_repeat:
+            # Where nearly every caller is another, remembering each of them only costs.
+            self._by_ip[ip] = country
+            self._callers_repeat = len(self._by_ip) < _CACHED_IPS
+        return country
+
+    def _learn(self, ip: str, address: bytes) -> str:
+        country, prefix = self.look_up(without_port(ip))
+        if address and address[0] in _PUBLIC_OCTETS and prefix <= 24:
+            if len(self._by_network) >= _CACHED_NETWORKS:
+                self._by_network.clear()
+            self._by_network[address[: 2 if prefix <= 16 else 3]] = country
+        return country
+
+    def look_up(self, address: str) -> tuple[str, int]:
+        """The country of an address, and the length in bits of the network it is known by."""
+        try:
+            record, prefix = self._reader.get_with_prefix_len(address)
+            if not isinstance(record, dict) or not _is_public(address):
+                return "", prefix
+        except (ValueError, maxminddb.InvalidDatabaseError):
+            return "", 128
+        country = record.get("country")
+        code = country.get("iso_code") if isinstance(country, dict) else None
+        return code.upper() if isinstance(code, str) and code.isalpha() else "", prefix
 
 
 def without_port(ip: str) -> str:
@@ -203,7 +286,5 @@ def without_port(ip: str) -> str:
 
 def _is_public(address: str) -> bool:
     """Whether an address belongs to somebody; raises ValueError for what is no address."""
-    if address.count(".") == 3 and address.partition(".")[0] in _PUBLIC_OCTETS:
-        return True
     parsed = ipaddress.ip_address(address)
     return parsed.is_global and not parsed.is_multicast

@@ -51,13 +51,13 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     # A kubeconfig file; blank: the pod's own service account, else the default kubeconfig.
     config: str = ""
     # Requests in flight, log streams among them; more wait.
-    concurrency: Annotated[int, Meta(ge=1)] = 12
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 12
     # How long one answer, or the next piece of a log, may take.
-    timeout_seconds: Annotated[float, Meta(gt=0)] = 30.0
+    timeout_seconds: Annotated[float, Meta(ge=0.01, le=3600)] = 30.0
     # Largest page of a list; a larger one is asked for again in smaller pages.
     body_bytes: Annotated[int, Meta(ge=2**16)] = 64 * 1024 * 1024
     # Tries of one request, the first included.
-    attempts: Annotated[int, Meta(ge=1)] = 3
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
 
 
 class Page(msgspec.Struct, Generic[Item], frozen=True):
@@ -315,7 +315,7 @@ class _Expired(Exception):
 def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         # The message names a field and types, never a value.
         raise UpstreamError(NAME, Reason.BAD_ANSWER, shorten(str(exc))) from None
 
@@ -330,5 +330,5 @@ def _http_date(value: str) -> float | None:
     """Seconds since the epoch of an HTTP date, or None."""
     try:
         return email.utils.parsedate_to_datetime(value).timestamp()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

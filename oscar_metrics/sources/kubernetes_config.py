@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -85,6 +87,8 @@ async def _load(kubeconfig: str, configuration: Configuration) -> None:
             pass  # not in a pod
         else:
             return
+    elif not await asyncio.to_thread(Path(kubeconfig).is_file):  # a pipe would be waited for
+        raise FileNotFoundError(kubeconfig)
     await _from_kubeconfig(
         kubeconfig or None, client_configuration=configuration, persist_config=False
     )

@@ -12,7 +12,14 @@ from enum import Enum
 import msgspec
 
 from oscar_metrics.facts import LogStream
-from oscar_metrics.sources.line_times import AFTER_UTC_MINUTE, line_time_ns, minute_of, minute_span
+from oscar_metrics.sources.line_times import (
+    AFTER_OLD_MINUTE,
+    AFTER_UTC_MINUTE,
+    MINUTE_NS,
+    line_time_ns,
+    minute_of,
+    minute_start_ns,
+)
 from oscar_metrics.sources.log_lines import EXECUTIONS_TAG, stream_of
 from oscar_metrics.timerange import SLOT_NS, Span
 
@@ -20,15 +27,20 @@ from oscar_metrics.timerange import SLOT_NS, Span
 _KNOWN_MINUTES = 50_000
 _TAG = f"{EXECUTIONS_TAG} "
 _MINUTE_END = len(_TAG) + len("2026-01-31T23:59")
+_OLD_MINUTE_END = len(_TAG) + len("2026/01/31 - 23:59")
+_PREFIX_MINUTE_END = len("2026-01-31T23:59")
+# In a CRI line, what stands behind `stdout` or `stderr`.
+_WHOLE_AND_TAG = f" F {_TAG}"
+_STREAM_CHARACTERS = len(" stdout")
 # What no line begins with.
-_UNUSUAL = "\n"
+_NO_LINE = "\n"
 
 
 class Sifted(msgspec.Struct, kw_only=True):
     """What a sieve found in one block, by log.
 
     `lines` are those inside the span, `untimed` those whose time cannot be read. `met` is
-    the time, to the minute, of all lines, `inside` that of what lies in the span.
+    the time, in whole minutes, of all lines, `inside` that of what lies in the span.
     """
 
     lines: dict[LogStream, list[str]]
@@ -43,7 +55,8 @@ class LineSieve:
     def __init__(self, span: Span) -> None:
         self._span = span
         self._alive = whole_slots(span)
-        self._minutes: dict[str, Span] = {}
+        # When the minutes begin that texts stand for.
+        self._starts_ns: dict[str, int] = {}
         self._logs = {stream: _Log() for stream in LogStream}
 
     def slots(self, stream: LogStream) -> set[int]:
@@ -55,56 +68,78 @@ class LineSieve:
 
     def sift(self, lines: Iterable[str]) -> Sifted:
         """What of a block's lines lies in the span."""
-        if len(self._minutes) > _KNOWN_MINUTES:
-            self._forget_minutes()
         sifted = Sifted(
             lines={stream: [] for stream in LogStream},
             untimed={stream: [] for stream in LogStream},
             met={},
             inside={},
         )
-        keep_execution = sifted.lines[LogStream.EXECUTIONS].append
-        # Most lines of most logs are executions in the minute of the line before.
-        usual = _UNUSUAL
-        last_minute, last_stream, last_place = _UNUSUAL, None, _Place.LOOK
-        for line in lines:
-            if (
-                line.startswith(usual)
-                and line[_MINUTE_END : _MINUTE_END + 4] in AFTER_UTC_MINUTE
-                and line[line.find(" ", _MINUTE_END) - 1] == "Z"
-            ):
-                keep_execution(line)
-                continue
-            stream = stream_of(line)
-            if stream is None:
-                continue
-            minute = minute_of(line)
-            if minute != last_minute or stream is not last_stream:
-                last_minute, last_stream = minute, stream
-                last_place = self._place(stream, minute)
-            place = last_place
-            if place is _Place.LOOK:
-                place = self._look(stream, line, sifted)
-            elif place is _Place.INSIDE and line[len(_TAG) : _MINUTE_END] == minute:
-                usual = line[:_MINUTE_END]
-            if place is _Place.INSIDE:
-                sifted.lines[stream].append(line)
-        self._meet_minutes(sifted)
+        if len(self._starts_ns) > _KNOWN_MINUTES:
+            self._forget_minutes()
+        self._sift_usual(lines, sifted)
+        for stream, log in self._logs.items():
+            self._meet(stream, [self._starts_ns[minute] for minute in log.touched], sifted)
+            log.touched.clear()
         return sifted
 
-    def _place(self, stream: LogStream, minute: str) -> _Place:
-        """Where a minute lies; of one that is blank, or no minute, each line must be looked at."""
+    def _sift_usual(self, lines: Iterable[str], sifted: Sifted) -> None:
+        """Let through at once the executions of a minute inside the span that was met before.
+
+        Most lines of most logs are such: bare, with the old time, or behind a CRI prefix.
+        """
+        keep = sifted.lines[LogStream.EXECUTIONS].append
+        bare = old = prefixed = _NO_LINE
+        for line in lines:
+            if line.startswith(bare):
+                usual = (
+                    line[_MINUTE_END : _MINUTE_END + 4] in AFTER_UTC_MINUTE
+                    and line[line.find(" ", _MINUTE_END) - 1] == "Z"
+                )
+            elif line.startswith(prefixed):
+                end = line.find(" ")
+                usual = (
+                    line[_PREFIX_MINUTE_END : _PREFIX_MINUTE_END + 4] in AFTER_UTC_MINUTE
+                    and line[end - 1] == "Z"
+                    and line.startswith(_WHOLE_AND_TAG, end + _STREAM_CHARACTERS)
+                )
+            else:
+                usual = (
+                    line.startswith(old)
+                    and line[_OLD_MINUTE_END : _OLD_MINUTE_END + 4] in AFTER_OLD_MINUTE
+                )
+            if usual:
+                keep(line)
+            elif minute := self._sort(line, sifted):
+                bare, old, prefixed = _usual_beginnings(minute)
+
+    def _sort(self, line: str, sifted: Sifted) -> str:
+        """Sort one line; the text of its minute where all executions of that are let through."""
+        stream = stream_of(line)
+        if stream is None:
+            return ""
+        minute = minute_of(line)
         log = self._logs[stream]
-        place = log.places.get(minute)
-        if place is None:
-            found = minute_span(minute) if minute else None
-            place = _Place.LOOK if found is None else _place_of(found, self._span)
-            if found is not None:
-                self._minutes[minute] = found
-                self._show_life(log, found.start_ns)
-            log.places[minute] = place
-        if place is not _Place.LOOK:
+        place = log.places.get(minute) or self._place(log, minute)
+        if place is _Place.LOOK:
+            place = self._look(stream, line, sifted)
+            minute = ""
+        else:
             log.touched.add(minute)
+        if place is not _Place.INSIDE:
+            return ""
+        sifted.lines[stream].append(line)
+        return minute if stream is LogStream.EXECUTIONS else ""
+
+    def _place(self, log: _Log, minute: str) -> _Place:
+        """Where a minute met for the first time lies; where it is none, each line is looked at."""
+        start_ns = minute_start_ns(minute) if minute else None
+        if start_ns is None:
+            place = _Place.LOOK
+        else:
+            self._starts_ns[minute] = start_ns
+            self._show_life(log, start_ns)
+            place = _place_of(start_ns, self._span)
+        log.places[minute] = place
         return place
 
     def _look(self, stream: LogStream, line: str, sifted: Sifted) -> _Place:
@@ -113,19 +148,16 @@ class LineSieve:
             sifted.untimed[stream].append(line)
             return _Place.OUTSIDE
         self._show_life(self._logs[stream], instant_ns)
-        self._meet(stream, Span(instant_ns, instant_ns + 1), sifted)
+        self._meet(stream, [instant_ns // MINUTE_NS * MINUTE_NS], sifted)
         return _Place.INSIDE if instant_ns in self._span else _Place.OUTSIDE
 
-    def _meet_minutes(self, sifted: Sifted) -> None:
-        for stream, log in self._logs.items():
-            for minute in log.touched:
-                self._meet(stream, self._minutes[minute], sifted)
-            log.touched.clear()
-
-    def _meet(self, stream: LogStream, met: Span, sifted: Sifted) -> None:
-        sifted.met[stream] = hull(met, sifted.met.get(stream))
-        met = met.clip(self._span)
-        if met.length_ns:
+    def _meet(self, stream: LogStream, starts_ns: list[int], sifted: Sifted) -> None:
+        if starts_ns:
+            met = Span(min(starts_ns), max(starts_ns) + MINUTE_NS)
+            sifted.met[stream] = hull(met, sifted.met.get(stream))
+        first_ns, stop_ns = self._span.start_ns - MINUTE_NS, self._span.stop_ns
+        if inside := [start_ns for start_ns in starts_ns if first_ns < start_ns < stop_ns]:
+            met = Span(min(inside), max(inside) + MINUTE_NS)
             sifted.inside[stream] = hull(met, sifted.inside.get(stream))
 
     def _show_life(self, log: _Log, instant_ns: int) -> None:
@@ -133,7 +165,7 @@ class LineSieve:
             log.slots.add(instant_ns // SLOT_NS)
 
     def _forget_minutes(self) -> None:
-        self._minutes.clear()
+        self._starts_ns.clear()
         for log in self._logs.values():
             log.places.clear()
 
@@ -147,6 +179,28 @@ class _Log:
         self.slots: set[int] = set()
 
 
+class _Place(Enum):
+    """Where the lines of a minute lie."""
+
+    INSIDE = 1
+    OUTSIDE = 2
+    LOOK = 3  # at each line
+
+
+def _usual_beginnings(minute: str) -> tuple[str, str, str]:
+    """How execution lines of a minute begin: bare, with the old time, behind a CRI prefix."""
+    date = minute[:10].replace("/", "-")
+    utc, old = f"{date}T{minute[-5:]}", f"{date.replace('-', '/')} - {minute[-5:]}"
+    return _TAG + utc, _TAG + old, utc
+
+
+def _place_of(start_ns: int, span: Span) -> _Place:
+    stop_ns = start_ns + MINUTE_NS
+    if span.start_ns <= start_ns and stop_ns <= span.stop_ns:
+        return _Place.INSIDE
+    return _Place.LOOK if start_ns < span.stop_ns and span.start_ns < stop_ns else _Place.OUTSIDE
+
+
 def whole_slots(span: Span) -> Span:
     """The span made longer until it is a whole number of slots."""
     return Span(span.start_ns // SLOT_NS * SLOT_NS, -(-span.stop_ns // SLOT_NS) * SLOT_NS)
@@ -157,18 +211,3 @@ def hull(span: Span, other: Span | None) -> Span:
     if other is None:
         return span
     return Span(min(span.start_ns, other.start_ns), max(span.stop_ns, other.stop_ns))
-
-
-class _Place(Enum):
-    """Where the lines of a minute lie."""
-
-    INSIDE = 1
-    OUTSIDE = 2
-    LOOK = 3  # at each line
-
-
-def _place_of(minute: Span, span: Span) -> _Place:
-    common = minute.clip(span)
-    if common == minute:
-        return _Place.INSIDE
-    return _Place.LOOK if common.length_ns else _Place.OUTSIDE

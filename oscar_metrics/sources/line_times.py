@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from oscar_metrics.timerange import SECOND_NS, Span, parse_instant
+from oscar_metrics.timerange import SECOND_NS, parse_instant
 
-_MINUTE_NS = 60 * SECOND_NS
+MINUTE_NS = 60 * SECOND_NS
 
 _TRANSPORT = re.compile(r"(\d{4}-\d\d-\d\dT\S+)(?: |$)", re.ASCII)
 _TAGGED = re.compile(r"\[[^\]]*\] (\S+(?: - \S+| \d\d:\d\d:\d\d)?)", re.ASCII)
@@ -40,6 +40,7 @@ def line_time_ns(line: str) -> int | None:
 
 # Many lines share a minute, so that reading the minute's text once is enough for most of them.
 _AFTER_MINUTE = frozenset(f":{second:02d}" for second in range(60))
+AFTER_OLD_MINUTE = frozenset(f"{second} " for second in _AFTER_MINUTE)
 AFTER_UTC_MINUTE = frozenset(f"{second}{end}" for second in _AFTER_MINUTE for end in "Z.")
 
 
@@ -74,14 +75,13 @@ def minute_of(line: str) -> str:
     return ""
 
 
-def minute_span(minute: str) -> Span | None:
-    """The minute that a text from `minute_of` stands for; None where there is no such minute."""
+def minute_start_ns(minute: str) -> int | None:
+    """When the minute begins that a text from `minute_of` stands for; None where it is none."""
     hour_ns = _hour_ns(minute[:-3])
     after = minute[-2:]
     if hour_ns is None or not (after.isascii() and after.isdigit()) or int(after) > 59:
         return None
-    start_ns = hour_ns + int(after) * _MINUTE_NS
-    return Span(start_ns, start_ns + _MINUTE_NS)
+    return hour_ns + int(after) * MINUTE_NS
 
 
 @lru_cache(maxsize=1024)

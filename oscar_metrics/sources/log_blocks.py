@@ -63,17 +63,18 @@ class LogBlocks:
         return self._file is not None
 
     def read(self, block_bytes: int) -> list[str] | None:
-        """The whole lines of the next `block_bytes` or so, without newlines; None at the end."""
-        while self._file is not None:
-            block = self._block(block_bytes)
-            if not block:
-                self.close()
-                # A live file's last line may have been written without its newline yet.
-                lines = self._text_lines(self._begun) + self._joiner.rest()
-                return lines or None
-            if lines := self._text_lines(self._whole_lines(block)):
-                return lines
-        return None
+        """The whole lines of the next `block_bytes` or so, without newlines; None at the end.
+
+        None at all where they all belong to one long line: whoever reads may want to stop.
+        """
+        if self._file is None:
+            return None
+        block = self._block(block_bytes)
+        if block:
+            return self._text_lines(self._whole_lines(block))
+        self.close()
+        # A live file's last line may have been written without its newline yet.
+        return self._text_lines(self._begun) + self._joiner.rest() or None
 
     def close(self) -> None:
         """Let go of the file."""
@@ -129,8 +130,7 @@ class LogBlocks:
         if "\r" in text:
             text = text.replace("\r\n", "\n").removesuffix("\r")
         lines = text.split("\n")
-        # Where the flag of CRI's prefix stands; most logs hold no part of a line.
-        if self._joiner.pending or [1 for line in lines if line.find(" P ", 20, 52) > 0]:
+        if self._joiner.pending or _may_hold_parts(lines):
             return [line for raw in lines if (line := self._joiner.join(raw)) is not None]
         return lines
 
@@ -182,6 +182,11 @@ class Gunzip:
                 self._waiting = self._member.unconsumed_tail
             if piece:
                 return piece
+
+
+def _may_hold_parts(lines: list[str]) -> bool:
+    """Whether any line may be one of CRI's parts: it begins with a digit, then comes the flag."""
+    return min(lines) < ":" and any([line.find(" P ", 20, 52) > 0 for line in lines])  # noqa: C419 - a list is faster
 
 
 def sample_lines(path: Path, *, places: int) -> list[list[str]]:

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from oscar_metrics.facts import CallLog, LogStream
 from oscar_metrics.findings import Finding, Level
@@ -39,7 +41,7 @@ class LogFilesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     # The base host under which exposed services have hosts of their own; blank for none.
     ingress_host: str = ""
     # Reports that may read files at a time; each takes a thread and up to 100 MB, others wait.
-    readers: int = 2
+    readers: Annotated[int, Meta(ge=1, le=64)] = 2
     limits: ReadingLimits = ReadingLimits()
 
 

@@ -36,7 +36,7 @@ _PATHS = ("/run/", "/job/")
 _LONGEST_NAME = 253
 _LONGEST_USER = 1000
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_TAIL_END = re.compile('[?/"#]')
+_TAIL_ENDS = ("?", "/", '"', "#")
 
 
 def stream_of(line: str) -> LogStream | None:
@@ -134,23 +134,28 @@ _RESULTS = (
 
 
 def _execution(kind: str, tail: str, fields: list[str]) -> tuple[Kind, str, str, str] | None:
-    service = _TAIL_END.split(tail, 1)[0].strip()
-    namespace = ""
+    for end in _TAIL_ENDS:
+        if end in tail:
+            tail = tail[: tail.index(end)]
+    service, namespace = tail.strip(), ""
     if len(fields) == 3:
         service = fields[1].strip() or service
         namespace = fields[2].strip()
     elif len(fields) != 1:
         return None
     user = fields[0].strip()
-    if not service or not (_is_text(service) and _is_text(namespace)):
-        return None
-    if not _is_text(user, _LONGEST_USER):
+    too_long = max(len(service), len(namespace)) > _LONGEST_NAME or len(user) > _LONGEST_USER
+    if not service or too_long or not _is_plain(f"{service}{namespace}{user}"):
         return None
     return _KINDS[kind], namespace, service, user
 
 
-def _is_text(text: str, longest: int = _LONGEST_NAME) -> bool:
-    return len(text) <= longest and (text.isprintable() or not _CONTROL.search(text))
+def _is_name(text: str) -> bool:
+    return len(text) <= _LONGEST_NAME and _is_plain(text)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() or not _CONTROL.search(text)
 
 
 # What a transport puts before the line: the time, and with CRI the stream and whether the
@@ -192,7 +197,7 @@ def interpret_exposed(fields: GatewayFields) -> Call | Unread:
     """
     service = fields.service
     result = result_of(fields.status) if fields.status else Result.OK
-    if result is None or not service or not _is_text(service):
+    if result is None or not service or not _is_name(service):
         return Unread.NOT_UNDERSTOOD
     return Call(
         Kind.EXPOSED,
@@ -296,6 +301,6 @@ def _namespace_of_upstream(upstream: str, service: str) -> str:
     """
     name, _, port = upstream.partition("@")[0].rpartition("-")
     namespace = name.removesuffix(f"-{service}-svc")
-    if namespace == name or not port or not _is_text(namespace):
+    if namespace == name or not port or not _is_name(namespace):
         return ""
     return namespace

@@ -10,8 +10,10 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import Counter
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from oscar_metrics.facts import LogStream
 from oscar_metrics.sources.countries import Countries
@@ -33,19 +35,19 @@ class ReadingLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How much one reading holds at a time."""
 
     # Most files one report looks at; what is beyond, by name, is left out and said.
-    files: int = 10_000
+    files: Annotated[int, Meta(ge=1)] = 10_000
     # Files open at a time; of more than these that overlap in time, copies may go unnoticed.
-    open_files: int = 200
+    open_files: Annotated[int, Meta(ge=1, le=10_000)] = 200
     # Bytes read at a time from one file; fewer where many are read side by side.
-    block_bytes: int = 1024 * 1024
+    block_bytes: Annotated[int, Meta(ge=4096, le=2**30)] = 1024 * 1024
     # A line that is longer by a block is cut, so that no line has to fit into memory; at
     # least 64 KiB, so that what is left of one is not mistaken for a shorter call.
-    line_bytes: int = 1024 * 1024
+    line_bytes: Annotated[int, Meta(ge=65_536, le=2**30)] = 1024 * 1024
     # How far (seconds) a line may stand from its place in time and still be compared with
     # its copies; more costs memory.
-    slack_seconds: int = 300
+    slack_seconds: Annotated[int, Meta(ge=0)] = 300
     # Lines remembered to recognise copies; at some 300 bytes each, 75 MB when all are used.
-    recent_lines: int = 250_000
+    recent_lines: Annotated[int, Meta(ge=0)] = 250_000
 
 
 class Reading:

@@ -104,6 +104,8 @@ class _Facts(msgspec.Struct):
     data: dict[str, Any]
 
 
+_NO_NUMBERS = "some of Prometheus' values are no numbers and were left out"
+
 _ANSWER = msgspec.json.Decoder(_Answer)
 _VALUES = msgspec.json.Decoder(_Values)
 _FACTS = msgspec.json.Decoder(_Facts)
@@ -144,16 +146,20 @@ class PrometheusApi:
         answer = await self._ask("api/v1/query", {"query": query, "time": _seconds(at_ms)}, doubts)
         if answer.data.result_type == "scalar":
             scalar = _convert(answer.data.result, _Scalar)
-            return [Sample({}, float(scalar.value))]
+            number = _number(scalar.value)
+            if not math.isfinite(number):
+                doubts.add(_NO_NUMBERS)
+                return []
+            return [Sample({}, number)]
         samples = []
         for series in self._list(answer):
             if series.value is None:
                 raise UpstreamError(UPSTREAM, Reason.BAD_ANSWER, "no instant vector")
-            number = float(series.value[1])
+            number = _number(series.value[1])
             if math.isfinite(number):
                 samples.append(Sample(series.metric, number))
             else:
-                doubts.add("some of Prometheus' values are no numbers and were left out")
+                doubts.add(_NO_NUMBERS)
         return samples
 
     async def numbers(self, query: str, at_ms: int, doubts: set[str]) -> dict[str, float]:
@@ -186,6 +192,8 @@ class PrometheusApi:
             {"match[]": matching, "start": _seconds(from_ms), "end": _seconds(now_ms)},
             _VALUES,
         )
+        if answer.status != "success":
+            raise UpstreamError(UPSTREAM, Reason.BAD_ANSWER, "status is not success")
         return frozenset(answer.data)
 
     async def status(self, name: str) -> dict[str, Any]:
@@ -235,8 +243,15 @@ def _convert(result: list[Any], shape: type[T]) -> T:
         raise UpstreamError(UPSTREAM, Reason.BAD_ANSWER, str(exc)) from exc
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UpstreamError(UPSTREAM, Reason.BAD_ANSWER, "a value that is no number") from None
+
+
 def _samples(series: _Series) -> Samples:
-    points = ((round(at * 1000), float(number)) for at, number in series.values)
+    points = ((round(at * 1000), _number(number)) for at, number in series.values)
     return Samples(series.metric, tuple(point for point in points if math.isfinite(point[1])))
 
 

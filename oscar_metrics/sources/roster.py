@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import stat
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from oscar_metrics.facts import Membership, Roster, RosterUser
 from oscar_metrics.findings import Finding, Level
@@ -34,9 +37,9 @@ class RosterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Bounds of the roster."""
 
     # A larger file (bytes) is refused whole.
-    file_bytes: int = 32 * 1024 * 1024
+    file_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024 * 1024
     # Users beyond these are left out, and said.
-    users: int = 200_000
+    users: Annotated[int, Meta(ge=1)] = 200_000
 
 
 class _Read(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,7 +120,10 @@ def _finding(level: Level, says: str, change: str = "") -> Finding:
 def _read(path: Path, settings: RosterSettings, last: _Read | None) -> _Read:
     """The roster as it is now; `last` again where the file is the same as then."""
     try:
-        version = FileVersion.of(path.stat())
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise _UnreadableError(f"the user roster is not a regular file ({_SETTING})")
+        version = FileVersion.of(found)
         if last is not None and last.version == version:
             return last
         if version.size > settings.file_bytes:

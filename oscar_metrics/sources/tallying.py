@@ -29,7 +29,7 @@ _BATCH_LINES = 8192
 # the number of groups each line would have to be interpreted, at five times the cost.
 _RAW_KEYS = 128_000
 # A longer line (a path with a long query) is interpreted at once instead of being held.
-_LONGEST_HELD = 500
+_LONGEST_HELD = 400
 
 # What lines are counted by before they are interpreted, with the country of the IP in it.
 # For executions one text, `country newline status | rest`: it costs half of what a tuple does.
@@ -48,7 +48,7 @@ class Tallier:
         self._ingress_host = ingress_host
         self._add = self._add_executions if stream is LogStream.EXECUTIONS else self._add_exposed
         # By label: what is counted and not interpreted yet.
-        self._raw: dict[str, Counter[_RawKey]] = {}
+        self._raw: dict[str, dict[_RawKey, int]] = {}
         self._tallies: Tallies = Counter()
         self._seen = 0
         self._understood = 0
@@ -75,27 +75,34 @@ class Tallier:
         )
 
     def _add_executions(self, lines: list[str], of_ip: _OfIp | None, label: str) -> None:
-        keys: list[_RawKey] = []
+        raw = self._raw.setdefault(label, {})
+        count_of = raw.get
         for line in lines:
-            cut = line.split(SEPARATOR, 4)
-            if len(cut) == 5 and EXECUTIONS_TAG in cut[0] and len(line) <= _LONGEST_HELD:
-                _, status, _, ip, rest = cut
-                keys.append(f"{of_ip(ip) if of_ip else ''}\n{status} | {rest}")
+            try:
+                head, status, _, ip, rest = line.split(SEPARATOR, 4)
+            except ValueError:
+                self._add_odd_execution(line, of_ip, label)
+                continue
+            if EXECUTIONS_TAG in head and len(rest) <= _LONGEST_HELD:
+                key = f"{of_ip(ip) if of_ip else ''}\n{status} | {rest}"
+                raw[key] = count_of(key, 0) + 1
             else:
-                call = read_execution(line)
-                here = "" if isinstance(call, Unread) or of_ip is None else of_ip(call.ip)
-                self._count(call, 1, here, label)
-        self._raw.setdefault(label, Counter()).update(keys)
+                self._add_odd_execution(line, of_ip, label)
+
+    def _add_odd_execution(self, line: str, of_ip: _OfIp | None, label: str) -> None:
+        call = read_execution(line)
+        ip_country = "" if isinstance(call, Unread) or of_ip is None else of_ip(call.ip)
+        self._count(call, 1, ip_country, label)
 
     def _add_exposed(self, lines: list[str], of_ip: _OfIp | None, label: str) -> None:
-        keys: list[_RawKey] = []
+        raw = self._raw.setdefault(label, {})
         for line in lines:
             fields = gateway_fields(line, ingress_host=self._ingress_host)
-            if not isinstance(fields, Unread):
-                keys.append(fields._replace(ip=of_ip(fields.ip) if of_ip else ""))
-            else:
+            if isinstance(fields, Unread):
                 self._count(fields, 1, "", label)
-        self._raw.setdefault(label, Counter()).update(keys)
+            else:
+                key = fields._replace(ip=of_ip(fields.ip) if of_ip else "")
+                raw[key] = raw.get(key, 0) + 1
 
     def _settle(self) -> None:
         for label, raw in self._raw.items():

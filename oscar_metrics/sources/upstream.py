@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import httpx
 import msgspec
 import stamina
 import structlog
+from msgspec import Meta
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.telemetry import Telemetry
@@ -32,10 +34,14 @@ _LONGEST_RETRY_AFTER_SECONDS = 10.0
 class UpstreamLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much of an upstream, and of ourselves, one process uses for it."""
 
-    concurrency: int = 4
-    timeout_seconds: float = 60.0
-    body_bytes: int = 64 * 1024 * 1024
-    attempts: int = 3
+    # Calls in flight; more wait.
+    concurrency: Annotated[int, Meta(ge=1, le=64)] = 4
+    # How long one call may take; one that only drips is cut off too.
+    timeout_seconds: Annotated[float, Meta(ge=0.01, le=3600)] = 60.0
+    # The largest answer accepted; as many as are in flight may be in memory.
+    body_bytes: Annotated[int, Meta(ge=2**16, le=2**31)] = 64 * 1024 * 1024
+    # Tries of one call, the first included.
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
 
 
 class Upstream:
@@ -63,9 +69,17 @@ class Upstream:
         self._telemetry = telemetry
         self._reason_of = reason_of
         self._slots = asyncio.Semaphore(limits.concurrency)
-        self._client = httpx.AsyncClient(
-            base_url=base_url.rstrip("/"),
-            headers={"Accept": "application/json", **(headers or {})},
+        self._base_url = base_url.rstrip("/")
+        # Plain bodies: what a compressed one unpacks to would have to be bounded twice.
+        plain = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        self._headers = {**plain, **(headers or {})}
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> _Pool:
+        limits = self._limits
+        client = httpx.AsyncClient(
+            base_url=self._base_url,
+            headers=self._headers,
             timeout=httpx.Timeout(limits.timeout_seconds, connect=min(5.0, limits.timeout_seconds)),
             limits=httpx.Limits(
                 max_connections=limits.concurrency, max_keepalive_connections=limits.concurrency
@@ -74,10 +88,11 @@ class Upstream:
             follow_redirects=False,
             trust_env=False,
         )
+        return _Pool(client)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._pool.client.aclose()
 
     async def get_json(
         self,
@@ -91,7 +106,7 @@ class Upstream:
         body = await self.get(path, params, headers=headers)
         try:
             return decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise UpstreamError(self.name, Reason.BAD_ANSWER, _shorten(str(exc))) from exc
 
     async def get(
@@ -112,9 +127,12 @@ class Upstream:
             began = time.perf_counter()
             reason = "cancelled"
             try:
-                async with self._answer(path, params, headers) as response:
-                    body = await self._body(response)
+                async with asyncio.timeout(self._limits.timeout_seconds):
+                    body = await self._call(path, params, headers)
                 reason = "ok"
+            except TimeoutError:
+                reason = Reason.TIMEOUT
+                raise UpstreamError(self.name, Reason.TIMEOUT, "dripped") from None
             except UpstreamError as exc:
                 reason = exc.reason
                 _log.warning(
@@ -127,12 +145,35 @@ class Upstream:
                 )
             return body
 
+    async def _call(
+        self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None
+    ) -> bytes:
+        pool = self._pool
+        pool.calls += 1
+        try:
+            async with self._answer(pool.client, path, params, headers) as response:
+                return await self._body(response)
+        except asyncio.CancelledError:
+            # A call cancelled while it gives its connection back never does: httpcore's
+            # shield does not hold against asyncio's cancel. Its pool is used no more.
+            if pool is self._pool:
+                self._pool = self._new_pool()
+            raise
+        finally:
+            pool.calls -= 1
+            if pool is not self._pool and not pool.calls:
+                await pool.client.aclose()
+
     @contextlib.asynccontextmanager
     async def _answer(
-        self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None
+        self,
+        client: httpx.AsyncClient,
+        path: str,
+        params: Mapping[str, str],
+        headers: Mapping[str, str] | None,
     ) -> AsyncIterator[httpx.Response]:
         with map_httpx_errors(self.name):
-            async with self._client.stream("GET", path, params=params, headers=headers) as response:
+            async with client.stream("GET", path, params=params, headers=headers) as response:
                 if (date := _http_date(response.headers.get("date", ""))) is not None:
                     self.clock_difference_seconds = date - time.time()
                 if response.status_code != httpx.codes.OK:
@@ -144,9 +185,11 @@ class Upstream:
                 yield response
 
     async def _body(self, response: httpx.Response) -> bytes:
+        if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
+            raise UpstreamError(self.name, Reason.BAD_ANSWER, _shorten(f"encoded: {encoding}"))
         chunks: list[bytes] = []
         size = 0
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > self._limits.body_bytes:
                 raise UpstreamError(
@@ -157,9 +200,17 @@ class Upstream:
 
     async def _error_text(self, response: httpx.Response) -> str:
         # Only the beginning is read: an error body may be as large as it likes.
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             return chunk[: 4 * _DETAIL_CHARACTERS].decode("utf-8", "replace")
         return ""
+
+
+class _Pool:
+    """A client with its connections, and how many calls are using it."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.calls = 0
 
 
 # What a status other than 200 means to Loki, Prometheus and their relatives.
@@ -201,6 +252,9 @@ def map_httpx_errors(name: str) -> Iterator[None]:
         raise UpstreamError(name, reason, _shorten(str(exc))) from exc
     except (httpx.DecodingError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
         raise UpstreamError(name, Reason.BAD_ANSWER, _shorten(str(exc))) from exc
+    except httpx.LocalProtocolError as exc:
+        # Its text quotes the header it will not send, which may be a credential.
+        raise UpstreamError(name, Reason.BAD_ANSWER, "a header cannot be sent") from exc
     except httpx.HTTPError as exc:
         raise UpstreamError(name, Reason.CONNECT, _shorten(str(exc) or type(exc).__name__)) from exc
 
@@ -219,6 +273,8 @@ def _retry_after_seconds(value: str) -> float | None:
         if (date := _http_date(value)) is None:
             return None
         seconds = date - time.time()
+    if not math.isfinite(seconds):
+        return None
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
 
 
@@ -226,7 +282,7 @@ def _http_date(value: str) -> float | None:
     """Seconds since the epoch of an HTTP date, or None."""
     try:
         return email.utils.parsedate_to_datetime(value).timestamp()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

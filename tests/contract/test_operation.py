@@ -84,3 +84,13 @@ def test_own_metrics_in_both_forms(
     assert (response.text.splitlines()[-1] == "# EOF") == bool(last_line)
     assert "oscar_metrics_source_outcomes_total" in response.text or last_line
     assert "process_resident_memory_bytes" in response.text
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/schema", "/system/metrics/breakdown?group_by=user"])
+@pytest.mark.parametrize(
+    "accept", ["text/plain;version=abc", "application/openmetrics-text;version=abc", "a/b;q=inf"]
+)
+def test_an_accept_header_that_makes_no_sense_says_nothing(path: str, accept: str) -> None:
+    telemetry = Telemetry()
+    with serving(aggregator(WHOLE, telemetry), telemetry) as client:
+        assert client.get(path, headers={"Accept": accept}).status_code == 200

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
@@ -15,14 +17,19 @@ from oscar_metrics.sources.country_names import country_code
 from oscar_metrics.timerange import DAY_NS
 
 
-def write_database(path: Path, networks: dict[str, str], *, kind: str = "GeoLite2-Country") -> Path:
-    writer = MMDBWriter(ip_version=6, ipv4_compatible=True, database_type=kind)
+def write_database(
+    path: Path, networks: dict[str, str], *, kind: str = "GeoLite2-Country", version: int = 6
+) -> Path:
+    writer = MMDBWriter(version, kind, ipv4_compatible=version == 6)
     for network, country in networks.items():
         writer.insert_network(IPSet([network]), {"country": {"iso_code": country}})
     made = path.with_suffix(".new")
     writer.to_db_file(str(made))
     made.replace(path)
     return path
+
+
+bytes_ = st.sampled_from([0, 1, 127, 128, 255])
 
 
 @pytest.fixture
@@ -79,6 +86,30 @@ def test_what_is_taken_for_public_unasked_is_public() -> None:
             assert ipaddress.ip_address(f"{octet}.{rest}").is_global
 
 
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.dictionaries(
+        st.builds("79.{}.{}.0/{}".format, bytes_, bytes_, st.integers(8, 32)),
+        st.sampled_from(["ES", "FR", "PT"]),
+        max_size=6,
+    ),
+    st.lists(st.builds("79.{}.{}.{}".format, bytes_, bytes_, bytes_), max_size=40),
+    st.sampled_from([4, 6]),
+)
+def test_what_is_remembered_of_networks_is_what_a_look_up_says(
+    tmp_path: Path, networks: dict[str, str], ips: list[str], version: int
+) -> None:
+    sizes = sorted(networks.items(), key=lambda item: int(item[0].partition("/")[2]))
+    path = write_database(tmp_path / "n.mmdb", dict(sizes), version=version)
+    geoip = GeoIP.open(path)
+    assert geoip._database is not None
+    lookup = geoip._database.lookup
+    for ip in ips:
+        assert lookup.country_of(ip) == lookup.look_up(ip)[0]
+
+
 def test_a_country_is_what_the_label_says_else_the_address_else_the_roster(database: Path) -> None:
     roster = {
         "ada": RosterUser(id="ada", country="portugal"),
@@ -130,7 +161,8 @@ def asn(path: Path) -> None:
     ("make", "says"),
     [
         (lambda _: None, "does not exist"),
-        (Path.mkdir, "broken or not of the MMDB format"),
+        (Path.mkdir, "no permission, or no file"),
+        (os.mkfifo, "no permission, or no file"),
         (lambda path: path.write_bytes(b""), "broken or not of the MMDB format"),
         (lambda path: path.write_bytes(os.urandom(5000)), "broken or not of the MMDB format"),
         (asn, "holds no countries"),
@@ -190,3 +222,25 @@ def test_an_old_database_is_a_warning(database: Path) -> None:
     built_ns = outcome.last_updated_ns
     assert [f.level for f in geoip.check(built_ns + 59 * DAY_NS)] == [Level.OK]
     assert [f.level for f in geoip.check(built_ns + 61 * DAY_NS)] == [Level.WARNING]
+
+
+def test_a_damaged_database_is_told_before_it_ends_the_process(tmp_path: Path) -> None:
+    networks = {f"{first}.0.0.0/8": "ES" for first in range(20, 90)}
+    write_database(tmp_path / "whole.mmdb", networks)
+    content = bytearray((tmp_path / "whole.mmdb").read_bytes())
+    metadata = content.rindex(b"\xab\xcd\xefMaxMind.com")
+    for at in range(0, metadata, 3):
+        content[at] ^= 0xFF
+    (tmp_path / "damaged.mmdb").write_bytes(content)
+    outcome = GeoIP.open(tmp_path / "damaged.mmdb").outcome()
+    assert isinstance(outcome, Unavailable)
+    assert "broken" in outcome.notes[0]
+
+
+def test_a_database_cut_short_while_it_is_used_is_still_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "countries.mmdb"
+    write_database(path, {"79.0.0.0/8": "ES"})
+    lookup = GeoIP.open(path).lookup()
+    path.write_bytes(b"")
+    assert lookup is not None
+    assert lookup("79.1.2.3") == "ES"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from oscar_metrics.facts import Kind, LogStream, Result
 from oscar_metrics.sources.cri_lines import CriJoiner
-from oscar_metrics.sources.line_times import line_time_ns, minute_of, minute_span
+from oscar_metrics.sources.line_times import MINUTE_NS, line_time_ns, minute_of, minute_start_ns
 from oscar_metrics.sources.log_lines import (
     Call,
     Unread,
@@ -355,9 +355,8 @@ def test_a_minute_read_at_once_is_the_minute_of_the_line(
 ) -> None:
     line = form.format(stamp[:at] + put + stamp[at:])
     if minute := minute_of(line):
-        span, instant_ns = minute_span(minute), line_time_ns(line)
-        assert (span is None) == (instant_ns is None)
-        assert span is None or (instant_ns or 0) in span
+        start_ns, instant_ns = minute_start_ns(minute), line_time_ns(line)
+        assert start_ns == (None if instant_ns is None else instant_ns // MINUTE_NS * MINUTE_NS)
 
 
 @given(st.text(max_size=200))

@@ -56,6 +56,16 @@ def test_a_name_sets_its_place(name: str, value: str, path: str, expected: objec
         ({"PROMETHEUS_URL": "ftp://x"}, "PROMETHEUS_URL", "http"),
         ({"PROMETHEUS_URL": "http://[bad"}, "PROMETHEUS_URL", "http"),
         ({"PROMETHEUS_URL": "http://host:port"}, "PROMETHEUS_URL", "http"),
+        ({"LOKI_URL": "http://xn--"}, "LOKI_URL", "http"),
+        ({"OSCAR_METRICS_LOKI_TOKEN": "hush\nhush"}, "OSCAR_METRICS_LOKI_TOKEN", "printable"),
+        ({"OSCAR_METRICS_LOKI_CONCURRENCY": "0"}, "OSCAR_METRICS_LOKI_CONCURRENCY", ">= 1"),
+        (
+            {"OSCAR_METRICS_PROMETHEUS_TIMEOUT_SECONDS": "nan"},
+            "OSCAR_METRICS_PROMETHEUS_TIMEOUT_SECONDS",
+            ">= 0.01",
+        ),
+        ({"OSCAR_METRICS_LOG_FILES_READERS": "-1"}, "OSCAR_METRICS_LOG_FILES_READERS", ">= 1"),
+        ({"OSCAR_PASSWORD_FILE": "/dev/zero"}, "OSCAR_PASSWORD_FILE", "cannot read"),
     ],
 )
 def test_a_bad_one_is_named_with_what_was_expected(
