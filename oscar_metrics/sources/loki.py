@@ -163,7 +163,7 @@ class LokiLogs:
     async def _learn_limits(self, now_ns: int) -> None:
         asked_ns = self._limits_asked_ns
         if asked_ns is None or not 0 <= now_ns - asked_ns < _LIMITS_AGE_NS:
-            await self._api.ask_limits()
+            await self._api.ask_limits(now_ns)
             self._limits_asked_ns = now_ns
 
     def _talliers(self, stream: LogStream, countries: Countries) -> Callable[[], Tallier]:

@@ -45,8 +45,8 @@ class LokiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     username: str = ""
     password: str = ""
     token: str = ""
-    # Seconds of one window of paging, aligned to UTC; wider or narrower than Loki's own
-    # split (`split_queries_by_interval`, an hour) is slower, never wrong.
+    # Seconds of one window of paging, aligned to UTC; cut to fit Loki's own split
+    # (`split_queries_by_interval`, an hour), which is the fastest.
     window_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 3600
     # Lines asked for at a time, at most what Loki allows; one such page per call is in memory.
     page_lines: Annotated[int, Meta(ge=1, le=100_000)] = 5000
@@ -76,6 +76,9 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     query_length_ns: int | None = None
     lookback_ns: int | None = None
     retention_ns: int | None = None
+    # The width into which it splits queries, aligned to UTC; a day also stands for more, and
+    # 0 for one of which a day is no multiple.
+    split_ns: int | None = None
     version: str = ""
 
 
@@ -98,6 +101,22 @@ class Series(msgspec.Struct):
 
     metric: dict[str, str]
     values: list[tuple[float, int]]
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    splits: int | None = None
+
+
+class _QueryStats(msgspec.Struct, frozen=True):
+    summary: _Summary = _Summary()
+
+
+class _Split(msgspec.Struct, frozen=True):
+    stats: _QueryStats = _QueryStats()
+
+
+class _SplitAnswer(msgspec.Struct):
+    data: _Split
 
 
 class _Streams(msgspec.Struct):
@@ -150,6 +169,7 @@ class _LimitsAnswer(msgspec.Struct):
 # Loki writes its numbers as strings.
 _STREAMS = msgspec.json.Decoder(_StreamsAnswer, strict=False)
 _MATRIX = msgspec.json.Decoder(_MatrixAnswer, strict=False)
+_SPLIT = msgspec.json.Decoder(_SplitAnswer)
 _STATS = msgspec.json.Decoder(_Stats)
 _NAMES = msgspec.json.Decoder(_Names)
 _SERIES = msgspec.json.Decoder(_SeriesAnswer)
@@ -233,8 +253,25 @@ class LokiApi:
         )
         return answer.data
 
-    async def ask_limits(self) -> None:
+    async def ask_limits(self, now_ns: int) -> None:
         """Ask for the limits; a Loki that does not tell them leaves what is known as it is."""
+        await self._ask_limits()
+        await self._ask_split(now_ns)
+
+    async def _ask_split(self, now_ns: int) -> None:
+        """Find out where Loki splits queries, from into how many it splits one of a day."""
+        day_ns = (now_ns // DAY_NS - 1) * DAY_NS
+        question = {"query": '{om_asked="split"}', "limit": "1", "direction": "forward"}
+        question |= _between(Span(day_ns, day_ns + DAY_NS))
+        try:
+            answer = await self.upstream.get_json("/loki/api/v1/query_range", question, _SPLIT)
+        except UpstreamError:
+            return
+        if (splits := answer.data.stats.summary.splits) is not None:
+            width_ns, uneven = divmod(DAY_NS, max(1, splits))
+            self.known = msgspec.structs.replace(self.known, split_ns=0 if uneven else width_ns)
+
+    async def _ask_limits(self) -> None:
         try:
             answer = await self.upstream.get_json(
                 "/loki/api/v1/drilldown-limits",
@@ -254,6 +291,7 @@ class LokiApi:
             query_length_ns=duration_ns(limits.max_query_length),
             lookback_ns=duration_ns(limits.max_query_lookback),
             retention_ns=duration_ns(limits.retention_period),
+            split_ns=self.known.split_ns,
             version=answer.version,
         )
 

@@ -68,8 +68,8 @@ class LokiCheck:
     async def findings(self, now_ns: int) -> list[Finding]:
         """One finding for each thing looked at; never raises for Loki's failures."""
         try:
-            await self._api.ask_limits()
-            found = _limits(self._api.known)
+            await self._api.ask_limits(now_ns)
+            found = _limits(self._api.known) + _split(self._api.known)
             for stream, query in self._queries.items():
                 found += await self._stream(stream, query, now_ns)
         except UpstreamError as exc:
@@ -118,6 +118,13 @@ class LokiCheck:
             return _finding(Level.OK, "its clock agrees with ours")
         says = f"its clock differs from ours by {seconds:.0f} s"
         return _finding(Level.WARNING, says, "synchronise both: the newest calls may be missed")
+
+
+def _split(known: ServerLimits) -> list[Finding]:
+    if known.split_ns:
+        return []
+    says = "it splits queries at unknown times: lines exactly then may be missed"
+    return [_finding(Level.WARNING, says, "have split_queries_by_interval divide a day evenly")]
 
 
 def _limits(known: ServerLimits) -> list[Finding]:

@@ -9,6 +9,7 @@ whatever the lines look like and whichever streams they are of.
 from __future__ import annotations
 
 import asyncio
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -77,6 +78,10 @@ class Paging:
     async def read(self, spans: Iterable[Span]) -> None:
         """Count every line in the spans, as far as Loki answers."""
         concurrency = self._settings.limits.concurrency
+        if self._api.known.split_ns:
+            # Every instant at which Loki splits has to begin a window.
+            self._window_ns = math.gcd(self._window_ns, self._api.known.split_ns)
+            self._edges = Edges(self._api, self._query, self._window_ns)
         waiting = self._begun(spans)
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):

@@ -1,0 +1,55 @@
+"""Loki drops the last line of a chunk where a log query begins, and it begins some itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from oscar_metrics.outcome import Ok, Partial
+from oscar_metrics.timerange import DAY_NS, HOUR_NS, MILLISECOND_NS, SECOND_NS
+from tests.servers.build import require
+from tests.servers.loki import Loki
+from tests.sources.loki_streams import Streams, call, facts, total
+
+# On the hour, on the half, and elsewhere: all of them whole milliseconds.
+WITHIN_NS = (0, 1800 * SECOND_NS, 420 * SECOND_NS, 420 * SECOND_NS + 5 * MILLISECOND_NS)
+
+
+@pytest.fixture(scope="module", params=["1h", "30m"])
+def loki(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Loki]:
+    require("loki")
+    limits = {"split_queries_by_interval": request.param}
+    with Loki.start(tmp_path_factory.mktemp("loki"), limits=limits) as server:
+        yield server
+
+
+@pytest.mark.parametrize("window_seconds", [3600, 3000])
+async def test_the_last_line_of_a_chunk_is_counted_wherever_questions_begin(
+    loki: Loki, window_seconds: int
+) -> None:
+    sets = [(Streams(loki, window_seconds=window_seconds), within_ns) for within_ns in WITHIN_NS]
+    start_ns = sets[0][0].now_ns // DAY_NS * DAY_NS - 3 * DAY_NS
+    end_ns = start_ns + DAY_NS
+    for rounds in (1, 2):
+        # What is written out ends a chunk, and what comes later begins another.
+        for streams, within_ns in sets:
+            at_ns = start_ns + 5 * HOUR_NS + within_ns
+            times = [at_ns - n * SECOND_NS for n in range(60)]
+            if rounds == 2:
+                times = [at_ns + 1 + n * SECOND_NS for n in range(60)]
+            streams.write([(time_ns, call(note=f"{time_ns}")) for time_ns in times])
+        for streams, _ in sets:
+            streams.flush(start_ns, end_ns, 60 * rounds)
+    for streams, within_ns in sets:
+        at_ns = start_ns + 5 * HOUR_NS + within_ns
+        whole = await streams.read(start_ns, end_ns)
+        before, after = await streams.read(start_ns, at_ns), await streams.read(at_ns, end_ns)
+        assert (total(whole), total(before), total(after)) == (120, 59, 61)
+        assert facts(before).tallies + facts(after).tallies == facts(whole).tallies
+        for users in (True, False):
+            counted = await streams.count(start_ns, end_ns, "cowsay", users=users)
+            assert isinstance(counted, Ok | Partial)
+            assert sum(counted.facts.calls.values()) == 120
