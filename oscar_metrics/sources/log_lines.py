@@ -13,7 +13,8 @@ A line is a call, or it is recognised and not understood, or it is none of ours.
 is: the executions tag, unless the line plainly names another path or another method than
 POST; a `[GIN]` line with a user behind a POST to /run/ or /job/ (without a user it is Gin's
 own access log of a call that has its own line); a gateway line with the path
-`/system/services/<svc>/exposed`, or Traefik's with a host one label under the ingress host.
+`/system/services/<svc>/exposed`, or Traefik's with a host one label under the ingress host
+(with none configured, one whose first label is the service it was routed to: not understood).
 """
 
 from __future__ import annotations
@@ -211,7 +212,9 @@ def interpret_exposed(fields: GatewayFields) -> Call | Unread:
 
 def gateway_fields(line: str, *, ingress_host: str = "") -> GatewayFields | Unread:
     """What a gateway's line says of an exposed request, as raw texts."""
-    if "/system/services/" not in line and not (ingress_host and '"Request' in line):
+    if "/system/services/" not in line and not (
+        '"Request' in line and (ingress_host or "-svc-" in line)
+    ):
         return Unread.OTHER
     body = without_prefix(line)
     if body.startswith("{"):
@@ -257,7 +260,11 @@ def _traefik_fields(body: str, ingress_host: str) -> GatewayFields | Unread:
     if match := _PATH.match(entry.RequestPath):
         service = match[1]
     else:
-        service = _label_under(entry.RequestHost or entry.RequestAddr, ingress_host)
+        host = entry.RequestHost or entry.RequestAddr
+        if not ingress_host and entry.ServiceName and _is_service_route(entry, host.split(".")[0]):
+            # A service with a host of its own, and nobody said under which base host.
+            return Unread.NOT_UNDERSTOOD
+        service = _label_under(host, ingress_host)
         if not service or not _is_service_route(entry, service):
             return Unread.OTHER
     # Traefik writes 0 for the origin's status where no origin was asked.

@@ -241,8 +241,10 @@ def test_a_json_line_of_traefik_reads_as(line: str, expected: Call | Unread) -> 
     assert read_exposed(line, ingress_host="example.org") == expected
 
 
-def test_hosts_are_looked_at_only_under_a_configured_base_host() -> None:
-    assert read_exposed(HOST_ROUTED) is Unread.OTHER
+def test_a_call_by_host_is_not_passed_over_where_no_base_host_is_configured() -> None:
+    assert read_exposed(HOST_ROUTED) is Unread.NOT_UNDERSTOOD
+    elsewhere = HOST_ROUTED.replace("demo.example.org", "www.example.org")
+    assert read_exposed(elsewhere) is Unread.OTHER
 
 
 @pytest.mark.parametrize(
