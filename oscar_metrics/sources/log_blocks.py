@@ -65,7 +65,7 @@ class LogBlocks:
     def read(self, block_bytes: int) -> list[str] | None:
         """The whole lines of the next `block_bytes` or so, without newlines; None at the end.
 
-        None at all where they all belong to one long line: whoever reads may want to stop.
+        An empty list where the block is all of one long line: whoever reads may want to stop.
         """
         if self._file is None:
             return None
