@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,18 +12,10 @@ from oscar_metrics.facts import Kind, LogStream
 from oscar_metrics.outcome import Ok, Partial
 from oscar_metrics.sources.loki import LokiLogs
 from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span
-from tests.servers.build import require
 from tests.servers.loki import Loki
 from tests.sources.loki_streams import Streams, call, line_by_line
 
 SERVICES = ("a", "a-b", "b", "a.b", "A", "run", "oscar-svc", "žluť", 'q"', "x y")
-
-
-@pytest.fixture(scope="module")
-def loki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loki]:
-    require("loki")
-    with Loki.start(tmp_path_factory.mktemp("loki")) as server:
-        yield server
 
 
 def one_of(*texts: str) -> st.SearchStrategy[str]:
