@@ -91,18 +91,21 @@ def settle(
     doubts: Iterable[str] = (),
     notes: Iterable[str] = (),
     last_updated_ns: int | None = None,
+    anything_read: bool = False,
 ) -> Outcome[F]:
     """`Ok` when nothing is missing or in doubt, else `Partial` with notes that say what is.
 
     The future is neither missing nor a gap, so gaps are cut at `now_ns`. Gaps that leave
-    nothing to speak for make it `Unavailable`: a total over no evidence is not zero.
+    nothing to speak for make it `Unavailable`, since a total over no evidence is not zero;
+    unless something was read all the same, without being all there was.
     """
     reachable = asked.clip(Span(asked.start_ns, max(asked.start_ns, now_ns)))
     kept = join_gaps(gaps, reachable)
     doubts = (*_describe(kept), *doubts)
     if not doubts:
         return Ok(facts=facts, origin=origin, notes=tuple(notes), last_updated_ns=last_updated_ns)
-    if reachable.length_ns and not subtract(reachable, [gap.span for gap in kept]):
+    covered = subtract(reachable, [gap.span for gap in kept])
+    if reachable.length_ns and not covered and not anything_read:
         return Unavailable(origin=origin, notes=(*doubts, *notes))
     return Partial(
         facts=facts,

@@ -18,7 +18,7 @@ from msgspec import Meta
 from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
 from oscar_metrics.facts import CallLog, LogStream
 from oscar_metrics.findings import Finding, Level
-from oscar_metrics.outcome import GapReason, Outcome, Unavailable, coverage, settle
+from oscar_metrics.outcome import GapReason, Outcome, Unavailable, settle
 from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.kubernetes import APPLY_RBAC, CHANGE
 from oscar_metrics.sources.kubernetes_client import KubernetesClient, Page
@@ -244,7 +244,7 @@ class _StreamReading:
                 " could not be understood"
             )
         gaps = gaps_of(self._span, self._containers, self._readings)
-        outcome = settle(
+        return settle(
             calls,
             origin=_ORIGIN,
             asked=self._span,
@@ -252,10 +252,8 @@ class _StreamReading:
             gaps=gaps,
             doubts=sorted(self._doubts),
             notes=(_GONE,),
+            anything_read=bool(calls.lines_seen),
         )
-        if not calls.lines_seen and not coverage(self._span, gaps, now_ns):
-            return Unavailable(origin=_ORIGIN, notes=outcome.notes)
-        return outcome
 
     async def _read(self) -> None:
         wanted = [

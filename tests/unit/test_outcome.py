@@ -41,6 +41,8 @@ def test_gaps_that_leave_nothing_make_it_unavailable() -> None:
     outcome = settle(0, origin="loki", asked=ASKED, now_ns=1000, gaps=gaps, notes=["why"])
     assert isinstance(outcome, Unavailable)
     assert outcome.notes[-1] == "why"
+    some = settle(3, origin="loki", asked=ASKED, now_ns=1000, gaps=gaps, anything_read=True)
+    assert isinstance(some, Partial)
 
 
 def test_a_doubt_without_a_gap_is_partial_too() -> None:

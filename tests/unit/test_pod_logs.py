@@ -69,8 +69,8 @@ async def test_a_restart_while_a_log_is_read_makes_its_runs_a_gap(tmp_path: Path
 
     outcome = await read(lambda line: reply(LINES) if "/log" in line else lists.pop(0), tmp_path)
 
-    assert isinstance(outcome, Unavailable)
-    assert "1 h of the range: the source failed" in outcome.notes
+    assert isinstance(outcome, Partial)
+    assert outcome.gaps == (Gap(span=SPAN, reason=GapReason.FAILED),)
     assert "pod oscar-0: it restarted while its log was read" in outcome.notes
 
 
