@@ -244,11 +244,12 @@ class _Lookup:
             address = inet_pton(AF_INET, ip.strip())
         except (OSError, ValueError):
             address = b""
-        country = self._by_network.get(address[:2])
+        networks = self._by_network
+        country = networks.get(address[:2])
         if country is None:
-            country = self._by_network.get(address[:3])
-        if country is None:
-            country = self._learn(ip, address)
+            country = networks.get(address[:3])
+            if country is None:
+                country = self._learn(ip, address)
         if self._callers_repeat:
             # Where nearly every caller is another, remembering each of them only costs.
             self._by_ip[ip] = country

@@ -14,6 +14,7 @@ from oscar_metrics.facts import CallKey, CallLog, LogStream, Tallies
 from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.log_lines import (
     EXECUTIONS_TAG,
+    GIN_TAG,
     SEPARATOR,
     Call,
     GatewayFields,
@@ -47,8 +48,9 @@ class Tallier:
         self._countries = countries
         self._ingress_host = ingress_host
         self._add = self._add_executions if stream is LogStream.EXECUTIONS else self._add_exposed
-        # By label: what is counted and not interpreted yet.
-        self._raw: dict[str, dict[_RawKey, int]] = {}
+        # By label, and whether the lines carry the executions tag: what is counted and not
+        # interpreted yet.
+        self._raw: dict[tuple[str, bool], dict[_RawKey, int]] = {}
         self._tallies: Tallies = Counter()
         self._seen = 0
         self._understood = 0
@@ -75,19 +77,25 @@ class Tallier:
         )
 
     def _add_executions(self, lines: list[str], of_ip: _OfIp | None, label: str) -> None:
-        raw = self._raw.setdefault(label, {})
-        count_of = raw.get
+        tagged = self._raw.setdefault((label, True), {})
+        untagged = self._raw.setdefault((label, False), {})
         for line in lines:
             try:
                 head, status, _, ip, rest = line.split(SEPARATOR, 4)
             except ValueError:
                 self._add_odd_execution(line, of_ip, label)
                 continue
-            if EXECUTIONS_TAG in head and len(rest) <= _LONGEST_HELD:
-                key = f"{of_ip(ip) if of_ip else ''}\n{status} | {rest}"
-                raw[key] = count_of(key, 0) + 1
-            else:
+            if len(rest) > _LONGEST_HELD:
                 self._add_odd_execution(line, of_ip, label)
+                continue
+            if EXECUTIONS_TAG in head:
+                raw = tagged
+            elif GIN_TAG in head:
+                raw = untagged
+            else:
+                continue
+            key = f"{of_ip(ip) if of_ip else ''}\n{status} | {rest}"
+            raw[key] = raw.get(key, 0) + 1
 
     def _add_odd_execution(self, line: str, of_ip: _OfIp | None, label: str) -> None:
         call = read_execution(line)
@@ -95,7 +103,7 @@ class Tallier:
         self._count(call, 1, ip_country, label)
 
     def _add_exposed(self, lines: list[str], of_ip: _OfIp | None, label: str) -> None:
-        raw = self._raw.setdefault(label, {})
+        raw = self._raw.setdefault((label, True), {})
         for line in lines:
             fields = gateway_fields(line, ingress_host=self._ingress_host)
             if isinstance(fields, Unread):
@@ -105,9 +113,9 @@ class Tallier:
                 raw[key] = raw.get(key, 0) + 1
 
     def _settle(self) -> None:
-        for label, raw in self._raw.items():
+        for (label, tagged), raw in self._raw.items():
             for key, count in raw.items():
-                call, ip_country = _interpret(key)
+                call, ip_country = _interpret(key, tagged=tagged)
                 self._count(call, count, ip_country, label)
         self._raw.clear()
 
@@ -125,12 +133,12 @@ class Tallier:
         self._tallies[key] = self._tallies.get(key, 0) + count
 
 
-def _interpret(key: _RawKey) -> tuple[Call | Unread, str]:
+def _interpret(key: _RawKey, *, tagged: bool) -> tuple[Call | Unread, str]:
     if isinstance(key, GatewayFields):
         return interpret_exposed(key), key.ip
     ip_country, _, cut = key.partition("\n")
     status, _, rest = cut.partition(SEPARATOR)
-    return interpret_execution(rest, status, "", tagged=True), ip_country
+    return interpret_execution(rest, status, "", tagged=tagged), ip_country
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
