@@ -236,7 +236,8 @@ class _Lookup:
 
     def country_of(self, ip: str) -> str:
         """The code of an address's country, blank where it has none or is no address."""
-        if self._callers_repeat:
+        callers_repeat = self._callers_repeat
+        if callers_repeat:
             country = self._by_ip.get(ip)
             if country is not None:
                 return country
@@ -250,7 +251,7 @@ class _Lookup:
             country = networks.get(address[:3])
             if country is None:
                 country = self._learn(ip, address)
-        if self._callers_repeat:
+        if callers_repeat:
             # Where nearly every caller is another, remembering each of them only costs.
             self._by_ip[ip] = country
             self._callers_repeat = len(self._by_ip) < _CACHED_IPS

@@ -79,6 +79,7 @@ class Tallier:
     def _add_executions(self, lines: list[str], of_ip: _OfIp | None, label: str) -> None:
         tagged = self._raw.setdefault((label, True), {})
         untagged = self._raw.setdefault((label, False), {})
+        count_of = tagged.get
         for line in lines:
             try:
                 head, status, _, ip, rest = line.split(SEPARATOR, 4)
@@ -89,13 +90,11 @@ class Tallier:
                 self._add_odd_execution(line, of_ip, label)
                 continue
             if EXECUTIONS_TAG in head:
-                raw = tagged
+                key = f"{of_ip(ip) if of_ip else ''}\n{status} | {rest}"
+                tagged[key] = count_of(key, 0) + 1
             elif GIN_TAG in head:
-                raw = untagged
-            else:
-                continue
-            key = f"{of_ip(ip) if of_ip else ''}\n{status} | {rest}"
-            raw[key] = raw.get(key, 0) + 1
+                key = f"{of_ip(ip) if of_ip else ''}\n{status} | {rest}"
+                untagged[key] = untagged.get(key, 0) + 1
 
     def _add_odd_execution(self, line: str, of_ip: _OfIp | None, label: str) -> None:
         call = read_execution(line)
