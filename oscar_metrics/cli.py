@@ -9,7 +9,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from oscar_metrics.errors import BadRequest, OscarMetricsError, RequestError, Se
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.handlers.csv import breakdown_csv
 from oscar_metrics.settings import Settings, load
-from oscar_metrics.tables import Report, as_csv, as_table, findings_table, sources_of
+from oscar_metrics.tables import Report, as_csv, as_table, findings_table
 from oscar_metrics.telemetry import configure_logging
 from oscar_metrics.timerange import ReportRange, report_range
 
@@ -163,7 +163,7 @@ def _report(options: argparse.Namespace) -> int:
         console = _console()
         for table in as_table(report):
             console.print(table)
-    complete = all(source.status is wire.SourceState.OK for source in sources_of(report))
+    complete = all(source.status is wire.SourceState.OK for source in report.sources)
     return EXIT_OK if complete else EXIT_INCOMPLETE
 
 
@@ -269,11 +269,7 @@ def _with_aggregator(settings: Settings, ask: Any, doing: str) -> Any:
             await aggregator.aclose()
 
     with Console(stderr=True).status(f"{doing} ..."):
-        return _run(run())
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+        return asyncio.run(run())
 
 
 def _complain(text: str, code: int) -> int:

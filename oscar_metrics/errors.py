@@ -5,8 +5,6 @@ OscarMetricsError
 ├── RequestError             the caller's request cannot be answered as asked
 │   ├── BadRequest           400
 │   ├── Unauthorized         401
-│   ├── Forbidden            403
-│   ├── NotFound             404
 │   ├── QueryTooLong         414
 │   └── NotNow               503, with Retry-After
 └── UpstreamError            a system we asked did not answer usefully; sources turn
@@ -61,18 +59,6 @@ class Unauthorized(RequestError):
     def __init__(self, challenge: str) -> None:
         super().__init__("unauthorized")
         self.challenge = challenge
-
-
-class Forbidden(RequestError):
-    """The caller may not see this, whether or not it exists."""
-
-    status_code = 403
-
-
-class NotFound(RequestError):
-    """What was named does not exist."""
-
-    status_code = 404
 
 
 class QueryTooLong(RequestError):

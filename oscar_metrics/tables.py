@@ -54,11 +54,6 @@ def as_csv(report: wire.Summary | wire.Value) -> str:
     return "".join(",".join(map(cell, line)) + "\n" for line in (row, figures))
 
 
-def sources_of(report: Report) -> tuple[wire.SourceStatus, ...]:
-    """What became of the report's sources."""
-    return report.sources
-
-
 def findings_table(findings: Iterable[Finding]) -> Table:
     """A line per finding, and what to change."""
     table = Table(box=None, pad_edge=False)
