@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -19,8 +19,8 @@ from oscar_metrics.facts import CallLog, Inventory, LogStream, Roster, ServiceCo
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.outcome import Outcome, Unavailable
 from oscar_metrics.reports import Calls
-from oscar_metrics.sources.countries import Countries, GeoIP
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.countries import Countries
+from oscar_metrics.sources.interfaces import LogSource, Sources
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import ReportRange, Span, format_instant
 from oscar_metrics.wire import GroupBy, Metric, SourceName, SourceState
@@ -39,88 +39,6 @@ _Report = TypeVar(
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _EXECUTIONS = frozenset({LogStream.EXECUTIONS})
 _BOTH = frozenset(LogStream)
-
-
-class InventorySource(Protocol):
-    """Says what is deployed."""
-
-    async def read(self, *, now_ns: int, deadline: float | None) -> Outcome[Inventory]:
-        """What is deployed now."""
-
-    async def check(self, now_ns: int) -> list[Finding]:
-        """What stands between it and a complete report."""
-
-
-class UsageSource(Protocol):
-    """Says how much was used."""
-
-    async def read(
-        self, span: Span, inventory: Outcome[Inventory], *, now_ns: int, deadline: float | None
-    ) -> Outcome[Usage]:
-        """CPU and GPU seconds over a span."""
-
-    async def check(self, now_ns: int) -> list[Finding]:
-        """What stands between it and a complete report."""
-
-
-class LogSource(Protocol):
-    """Says who called what."""
-
-    origin: str
-
-    async def read(
-        self,
-        span: Span,
-        streams: frozenset[LogStream],
-        countries: Countries,
-        *,
-        now_ns: int,
-        deadline: float | None,
-    ) -> dict[LogStream, Outcome[CallLog]]:
-        """The tallies of each stream over a span."""
-
-    async def check(self, now_ns: int) -> list[Finding]:
-        """What stands between it and a complete report."""
-
-
-class CountingLogSource(LogSource, Protocol):
-    """A log source whose engine can count one service's calls without handing out lines."""
-
-    async def count_service(
-        self,
-        span: Span,
-        stream: LogStream,
-        service: str,
-        *,
-        users: bool,
-        now_ns: int,
-        deadline: float | None,
-    ) -> Outcome[ServiceCount]:
-        """The calls of one service, and with `users` who made them."""
-
-
-class Connection(Protocol):
-    """What a source keeps open."""
-
-    async def aclose(self) -> None:
-        """Close it."""
-
-
-class Sources(msgspec.Struct, frozen=True, kw_only=True):
-    """Everyone who may be asked; None for what is not configured.
-
-    `counting` is the log source again, where it can count; `fallback_logs` is asked where
-    `logs` says nothing at all. `connections` are closed when nobody is asked any more.
-    """
-
-    geoip: GeoIP
-    roster: RosterFile
-    inventory: InventorySource | None = None
-    usage: UsageSource | None = None
-    logs: LogSource | None = None
-    counting: CountingLogSource | None = None
-    fallback_logs: LogSource | None = None
-    connections: tuple[Connection, ...] = ()
 
 
 class LastSaid(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,12 +11,13 @@ import structlog
 import uvicorn
 from litestar.types import ASGIApp
 
-from oscar_metrics.aggregator import Aggregator, Sources
+from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.errors import SettingsError
 from oscar_metrics.handlers.bounded_http import BoundedHttp
 from oscar_metrics.handlers.routes import build_app
 from oscar_metrics.settings import OFF, Settings
 from oscar_metrics.sources.countries import GeoIP
+from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.kubernetes import KubernetesInventory
 from oscar_metrics.sources.kubernetes_client import KubernetesClient
 from oscar_metrics.sources.log_files import LogFiles

@@ -7,6 +7,9 @@ OscarMetricsError
 │   ├── Unauthorized         401
 │   ├── QueryTooLong         414
 │   └── NotNow               503, with Retry-After
+├── LedgerError              the ledger cannot do it; the message says why and what to do
+│   ├── LedgerHeld           another process has the file open
+│   └── TooManyRows          more rows than one report holds
 └── UpstreamError            a system we asked did not answer usefully; sources turn
                              it into an outcome, so it never reaches a caller
 """
@@ -140,3 +143,15 @@ class UpstreamError(OscarMetricsError):
     def retryable(self) -> bool:
         """Whether the same question may be answered a moment later."""
         return self.reason in _RETRYABLE
+
+
+class LedgerError(OscarMetricsError):
+    """The file cannot be opened, read or written; the message is ours, not the engine's."""
+
+
+class LedgerHeld(LedgerError):
+    """Another process has the file open; a command then asks that one."""
+
+
+class TooManyRows(LedgerError):
+    """A report would hold more rows than `rows_max`."""

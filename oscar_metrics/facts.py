@@ -76,6 +76,19 @@ class CallLog(msgspec.Struct, frozen=True, kw_only=True):
     lines_understood: int
 
 
+class SlotPart(NamedTuple):
+    """A part of a quarter-hour (its number since the epoch): its first instant, or the rest.
+
+    The first nanosecond stands apart so that an inclusive `end` on a boundary is exact.
+    """
+
+    slot: int
+    first: bool
+
+
+SlottedLog = dict[SlotPart, CallLog]
+
+
 class ServiceCount(msgspec.Struct, frozen=True, kw_only=True):
     """The calls of one service over one span, and who made them (blank for nobody named)."""
 
@@ -117,6 +130,17 @@ class ServiceKey(NamedTuple):
     service: str
 
 
+class UsageMethod(StrEnum):
+    """How usage was measured; figures of different methods need not add up."""
+
+    CPU_ESTIMATE = "cpu-estimate"
+    CPU_INCREASE = "cpu-increase"
+    CPU_TEMPLATE = "cpu-template"
+    GPU_ALLOCATED = "gpu-allocated"
+    GPU_COUNTER = "gpu-counter"
+    GPU_TEMPLATE = "gpu-template"
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """CPU core-seconds and GPU-seconds over one span.
 
@@ -125,6 +149,18 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     cpu_seconds: dict[ServiceKey, float] | None
     gpu_seconds: dict[ServiceKey, float] | None
+    methods: frozenset[UsageMethod] = frozenset()
+
+
+class SlotUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """Usage of `quarters` quarter-hours (1, or 4 where windows shorter than an hour do not add up).
+
+    `slot` is the number of the first of them since the epoch.
+    """
+
+    slot: int
+    quarters: int
+    usage: Usage
 
 
 class Membership(StrEnum):

@@ -32,6 +32,7 @@ class GapReason(StrEnum):
     UNREADABLE = "part of the file could not be read"
     TOO_DENSE = "more lines at one instant than the source hands out"
     TOO_MUCH = "more than one report reads"
+    CUT = "the range cuts a slot that is stored whole"
 
 
 class Measure(StrEnum):
@@ -48,6 +49,19 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     reason: GapReason
 
 
+class SealedPart(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an outcome was read from the ledger, and when that had been sealed.
+
+    `spans` are the stretches read from it; `provisional_ns` is how much of them may still
+    be restated; the two instants are those of the oldest and the newest seal read.
+    """
+
+    spans: tuple[Span, ...]
+    first_sealed_at_ns: int
+    last_sealed_at_ns: int
+    provisional_ns: int = 0
+
+
 class Ok(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
     """The source speaks for the whole span. Notes may still say something worth knowing."""
 
@@ -55,6 +69,7 @@ class Ok(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
     origin: str
     notes: tuple[str, ...] = ()
     last_updated_ns: int | None = None
+    sealed: SealedPart | None = None
 
 
 class Partial(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
@@ -69,6 +84,7 @@ class Partial(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
     gaps: tuple[Gap, ...] = ()
     measures: frozenset[Measure] = frozenset()
     last_updated_ns: int | None = None
+    sealed: SealedPart | None = None
 
 
 class Unavailable(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,12 +51,26 @@ class Span(msgspec.Struct, frozen=True, order=True):
         return Span(start_ns, max(start_ns, min(self.stop_ns, other.stop_ns)))
 
 
+class Period(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a series: its label, and the stretch of the asked span it holds."""
+
+    label: str
+    span: Span
+
+
 class ReportRange(msgspec.Struct, frozen=True, kw_only=True):
-    """A range as asked: the span it means, and the two texts to echo."""
+    """A range as asked: the span it means, and the two texts to echo.
+
+    `as_of_ns` asks for the numbers as they were known then, `restated_since_ns` for what
+    was restated since; `periods` (in order, together the whole span) for a row each.
+    """
 
     span: Span
     start: str
     end: str
+    as_of_ns: int | None = None
+    restated_since_ns: int | None = None
+    periods: tuple[Period, ...] = ()
 
 
 def parse_instant(text: str) -> int:

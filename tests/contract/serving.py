@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import uvicorn
 
-from oscar_metrics.aggregator import Aggregator, Sources
+from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.facts import (
     CallKey,
     CallLog,
@@ -30,6 +30,7 @@ from oscar_metrics.findings import Finding
 from oscar_metrics.handlers.routes import build_app
 from oscar_metrics.outcome import Ok, Outcome
 from oscar_metrics.sources.countries import Countries, GeoIP
+from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.roster import RosterFile
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import Span, parse_instant

@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from oscar_metrics.aggregator import Aggregator, Sources
+from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.sources.countries import GeoIP
+from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
 from oscar_metrics.sources.roster import RosterFile
 from oscar_metrics.telemetry import Telemetry

@@ -16,6 +16,7 @@ LAYERS = {
     "facts": 0,
     "outcome": 0,
     "findings": 0,
+    "sums": 0,
     "telemetry": 0,
     "wire": 1,
     "completeness": 1,
@@ -26,6 +27,7 @@ LAYERS = {
     "sources.upstream": 2,
     "sources": 3,
     "auth": 3,
+    "ledger": 3,
     "aggregator": 4,
     "handlers": 5,
     "settings": 6,
@@ -35,7 +37,7 @@ LAYERS = {
     "__main__": 9,
 }
 # Within layer 0 and 1 the order is the one below: each may import those before it.
-FOUNDATION = ["errors", "timerange", "facts", "outcome", "findings", "telemetry"]
+FOUNDATION = ["errors", "timerange", "facts", "outcome", "findings", "sums", "telemetry"]
 # Who may read a clock or the environment.
 EDGES = {"app", "cli", "__main__"}
 

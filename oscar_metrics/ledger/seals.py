@@ -1,0 +1,132 @@
+"""What the ledger stores and what it says of it. Pure.
+
+A seal is one hour's facts of one kind, with where they came from and what they cover; a
+correction is a new revision of the seal, never an edit.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from oscar_metrics.facts import Inventory, LogStream, SlottedLog, SlotUsage
+from oscar_metrics.outcome import Gap
+from oscar_metrics.timerange import HOUR_NS, Span
+
+
+class SealKind(StrEnum):
+    """What is sealed, hour by hour."""
+
+    EXECUTIONS = "executions"
+    EXPOSED = "exposed"
+    USAGE = "usage"
+    INVENTORY = "inventory"
+
+
+KIND_OF = {LogStream.EXECUTIONS: SealKind.EXECUTIONS, LogStream.EXPOSED: SealKind.EXPOSED}
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a source said of one hour (its number since the epoch) of one kind.
+
+    Exactly one of `calls`, `usage` and `inventory` is set. `method` says how usage was
+    measured. `gaps` and `notes` are the outcome's, cut to the hour. Times are in UTC
+    nanoseconds; `next_look_ns` is None for an hour that is final.
+    """
+
+    kind: SealKind
+    hour: int
+    origin: str
+    method: str = ""
+    gaps: tuple[Gap, ...] = ()
+    notes: tuple[str, ...] = ()
+    looks: int = 1
+    next_look_ns: int | None = None
+    calls: SlottedLog | None = None
+    usage: tuple[SlotUsage, ...] | None = None
+    inventory: Inventory | None = None
+
+    @property
+    def span(self) -> Span:
+        """The hour as a span."""
+        return Span(self.hour * HOUR_NS, (self.hour + 1) * HOUR_NS)
+
+
+class Verdict(StrEnum):
+    """What became of a candidate."""
+
+    SEALED = "sealed"  # nothing was sealed of that hour before
+    REVISED = "revised"  # it had seen more: a new revision was written
+    SAME = "same"  # it says what the seal says
+    KEPT = "kept"  # the seal has seen more
+    AMBIGUOUS = "ambiguous"  # each has seen calls that the other has not: the seal was kept
+    REFUSED = "refused"  # the clock stands before the seal's own time
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict over one candidate, and the lines both had seen."""
+
+    kind: SealKind
+    hour: int
+    verdict: Verdict
+    lines_seen: int = 0
+    sealed_lines_seen: int = 0
+
+
+class SealHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the newest revision of one hour's seal, without its facts.
+
+    `missing_ns` is how much of the hour its gaps take away; `next_look_ns` is None when final.
+    """
+
+    kind: SealKind
+    hour: int
+    revision: int
+    sealed_at_ns: int
+    looks: int
+    next_look_ns: int | None
+    origin: str
+    method: str
+    missing_ns: int
+    lines_seen: int
+    lines_understood: int
+
+
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """Adjacent seals that are alike: same origin, method, notes, grain, finality, wholeness.
+
+    `quarters` is the length of the slots they are stored in, in quarter-hours (1, 4 or 96).
+    """
+
+    span: Span
+    quarters: int
+    origin: str
+    method: str
+    notes: tuple[str, ...]
+    final: bool
+    whole: bool
+    first_sealed_at_ns: int
+    last_sealed_at_ns: int
+    lines_seen: int
+    lines_understood: int
+
+
+class Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ledger holds of one kind over a span: stretches in order, and their gaps."""
+
+    stretches: tuple[Stretch, ...]
+    gaps: tuple[Gap, ...]
+
+
+class Restated(msgspec.Struct, frozen=True, kw_only=True):
+    """An hour that was sealed anew: what it counted as known before, and counts now.
+
+    The unit is calls for executions and exposed requests, CPU core-hours for usage.
+    """
+
+    kind: SealKind
+    span: Span
+    sealed_at_ns: int
+    was: float
+    now: float
