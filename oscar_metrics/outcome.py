@@ -75,12 +75,15 @@ class Ok(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
 class Partial(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
     """The source speaks for some of it: `gaps` in time, or a doubt that `notes` spells out.
 
-    `measures` narrows what is in doubt; empty means everything the source supplies.
+    `notes` say everything, gaps included; `doubts` are those of them that are neither about
+    gaps nor mere remarks. `measures` narrows what is in doubt; empty means everything the
+    source supplies.
     """
 
     facts: F
     origin: str
     notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
     gaps: tuple[Gap, ...] = ()
     measures: frozenset[Measure] = frozenset()
     last_updated_ns: int | None = None
@@ -117,19 +120,49 @@ def settle(
     """
     reachable = asked.clip(Span(asked.start_ns, max(asked.start_ns, now_ns)))
     kept = join_gaps(gaps, reachable)
-    doubts = (*_describe(kept), *doubts)
-    if not doubts:
-        return Ok(facts=facts, origin=origin, notes=tuple(notes), last_updated_ns=last_updated_ns)
+    doubts, notes = tuple(doubts), tuple(notes)
+    if not kept and not doubts:
+        return Ok(facts=facts, origin=origin, notes=notes, last_updated_ns=last_updated_ns)
+    everything = (*_describe(kept), *doubts, *notes)
     covered = subtract(reachable, [gap.span for gap in kept])
     if reachable.length_ns and not covered and not anything_read:
-        return Unavailable(origin=origin, notes=(*doubts, *notes))
+        return Unavailable(origin=origin, notes=everything)
     return Partial(
         facts=facts,
         origin=origin,
-        notes=(*doubts, *notes),
+        notes=everything,
+        doubts=doubts,
         gaps=tuple(kept),
         last_updated_ns=last_updated_ns,
     )
+
+
+def doubts_and_remarks(outcome: Outcome[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What casts doubt on an outcome, and what is merely worth knowing, but for its gaps."""
+    if not isinstance(outcome, Partial):
+        return (), outcome.notes
+    if not outcome.gaps and not outcome.doubts:
+        return outcome.notes, ()
+    about_gaps = _describe(list(outcome.gaps))
+    rest = (note for note in outcome.notes if note not in about_gaps)
+    return outcome.doubts, tuple(note for note in rest if note not in outcome.doubts)
+
+
+def not_understood(lines_seen: int, lines_understood: int) -> list[str]:
+    """The doubt about lines recognised as calls that could not be understood; empty for none."""
+    if (unclear := lines_seen - lines_understood) <= 0:
+        return []
+    return [
+        f"{unclear:,} of {lines_seen:,} lines recognised as calls {_NOT_UNDERSTOOD}",
+    ]
+
+
+def is_about_lines(doubt: str) -> bool:
+    """Whether a doubt is the one of `not_understood`, which the counts of lines tell as well."""
+    return doubt.endswith(_NOT_UNDERSTOOD)
+
+
+_NOT_UNDERSTOOD = "could not be understood"
 
 
 def with_facts(outcome: Outcome[Any], facts: F) -> Outcome[F]:

@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from oscar_metrics.facts import Inventory, LogStream, SlottedLog, SlotUsage
-from oscar_metrics.outcome import Gap
+from oscar_metrics.outcome import Gap, Measure
 from oscar_metrics.timerange import HOUR_NS, Span
 
 
@@ -31,8 +31,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """What a source said of one hour (its number since the epoch) of one kind.
 
     Exactly one of `calls`, `usage` and `inventory` is set. `method` says how usage was
-    measured. `gaps` and `notes` are the outcome's, cut to the hour. Times are in UTC
-    nanoseconds; `next_look_ns` is None for an hour that is final.
+    measured. `gaps`, `doubts`, `measures` (what the doubts are about; empty for everything)
+    and `notes` (which cast no doubt) are the outcome's, cut to the hour; counts of lines
+    that were not understood are no doubt here, since the calls' counts of lines say so.
+    Times are in UTC nanoseconds; `next_look_ns` is None for an hour that is final.
     """
 
     kind: SealKind
@@ -40,6 +42,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
     method: str = ""
     gaps: tuple[Gap, ...] = ()
+    doubts: tuple[str, ...] = ()
+    measures: frozenset[Measure] = frozenset()
     notes: tuple[str, ...] = ()
     looks: int = 1
     next_look_ns: int | None = None
@@ -94,7 +98,7 @@ class SealHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):
-    """Adjacent seals that are alike: same origin, method, notes, grain, finality, wholeness.
+    """Adjacent seals that are alike: origin, method, doubts, notes, grain, finality, wholeness.
 
     `quarters` is the length of the slots they are stored in, in quarter-hours (1, 4 or 96).
     """
@@ -103,6 +107,8 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     quarters: int
     origin: str
     method: str
+    doubts: tuple[str, ...]
+    measures: frozenset[Measure]
     notes: tuple[str, ...]
     final: bool
     whole: bool
