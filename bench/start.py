@@ -53,6 +53,7 @@ def ready_seconds() -> float:
         "OSCAR_PASSWORD": "bench",
         "OSCAR_SERVICE_PORT": str(port),
         "OSCAR_METRICS_KUBERNETES": "off",
+        "OSCAR_METRICS_LEDGER": "off",
         "PROMETHEUS_URL": "off",
     }
     began = time.perf_counter()

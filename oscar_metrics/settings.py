@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from oscar_metrics.errors import SettingsError
+from oscar_metrics.ledger.settings import LedgerSettings
 from oscar_metrics.sources.kubernetes import InventorySettings
 from oscar_metrics.sources.kubernetes_client import KubernetesSettings
 from oscar_metrics.sources.log_files import LogFilesSettings
@@ -64,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kubernetes: KubernetesSettings = KubernetesSettings()
     inventory: InventorySettings = InventorySettings()
     prometheus: PrometheusSettings = PrometheusSettings()
+    ledger: LedgerSettings = LedgerSettings()
 
     def __repr__(self) -> str:
         # Whatever prints settings must not print the password.
@@ -95,6 +97,7 @@ _KEPT: Mapping[str, tuple[str, ...]] = {
     "INGRESS_HOST": ("loki.ingress_host", "pod_logs.ingress_host", "log_files.ingress_host"),
     "OSCAR_METRICS_KUBERNETES": ("kubernetes.config",),
     "OSCAR_METRICS_LOG_FILES": ("log_files.pattern",),
+    "OSCAR_METRICS_LEDGER": ("ledger.file",),
     "OSCAR_METRICS_ROSTER": ("roster_file",),
 }
 # What Traefik's pods and log lines are labelled with by its chart.

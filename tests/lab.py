@@ -42,7 +42,7 @@ def main() -> int:
             _fill_loki(loki)
             _fill_cluster(cluster)
             _fill_prometheus(prometheus)
-            return _serve(loki, prometheus, cluster)
+            return _serve(directory / "ledger.duckdb", loki, prometheus, cluster)
 
 
 def _folder(directory: Path, name: str) -> Path:
@@ -107,7 +107,7 @@ def _fill_prometheus(prometheus: Prometheus) -> None:
         )
 
 
-def _serve(loki: Loki, prometheus: Prometheus, cluster: KubeCluster) -> int:
+def _serve(ledger: Path, loki: Loki, prometheus: Prometheus, cluster: KubeCluster) -> int:
     port = os.environ.get("PORT", "8080")
     settings = {
         "OSCAR_USERNAME": USERNAME,
@@ -119,6 +119,7 @@ def _serve(loki: Loki, prometheus: Prometheus, cluster: KubeCluster) -> int:
         "OSCAR_METRICS_GEOIP_DATABASE": str(EXAMPLES / "geoip.mmdb"),
         "OSCAR_METRICS_ROSTER": str(EXAMPLES / "roster.csv"),
         "INGRESS_HOST": platform.BASE_HOST,
+        "OSCAR_METRICS_LEDGER": str(ledger),
     }
     print("\nThe lab is up. The same settings for a shell of your own:\n")
     for name, value in settings.items():

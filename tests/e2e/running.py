@@ -15,6 +15,8 @@ from tests.servers.process import Process, free_port
 
 USERNAME, PASSWORD = "admin", "e2e-password"
 NOTHING = {"OSCAR_METRICS_KUBERNETES": "off", "PROMETHEUS_URL": "off"}
+# A test that is about the ledger names its file; the default would be in the tree.
+NO_LEDGER = {"OSCAR_METRICS_LEDGER": "off"}
 
 
 @contextmanager
@@ -27,6 +29,7 @@ def running(settings: Mapping[str, str], directory: Path) -> Iterator[httpx.Clie
         "OSCAR_USERNAME": USERNAME,
         "OSCAR_PASSWORD": PASSWORD,
         "OSCAR_SERVICE_PORT": str(port),
+        **NO_LEDGER,
         **settings,
     }
     command = [sys.executable, "-m", "oscar_metrics", "serve"]
@@ -58,6 +61,7 @@ def command_line(
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(directory),
             "COLUMNS": "200",
+            **NO_LEDGER,
             **settings,
         },
         capture_output=True,

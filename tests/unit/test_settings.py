@@ -35,6 +35,8 @@ def test_nothing_set_is_the_defaults() -> None:
         ("OSCAR_METRICS_LOG_JSON", "false", "log_json", False),
         ("OSCAR_METRICS_LOG_FILES", "/logs/*", "log_files.pattern", "/logs/*"),
         ("OSCAR_METRICS_LOKI_PAGE_LINES", "100", "loki.page_lines", 100),
+        ("OSCAR_METRICS_LEDGER", "off", "ledger.file", "off"),
+        ("OSCAR_METRICS_LEDGER_RETRY_MINUTES", "7", "ledger.retry_minutes", 7),
     ],
 )
 def test_a_name_sets_its_place(name: str, value: str, path: str, expected: object) -> None:
