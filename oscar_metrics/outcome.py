@@ -33,6 +33,7 @@ class GapReason(StrEnum):
     TOO_DENSE = "more lines at one instant than the source hands out"
     TOO_MUCH = "more than one report reads"
     CUT = "the range cuts a slot that is stored whole"
+    NOT_SEALED = "not sealed, and no source could be asked for it"
 
 
 class Measure(StrEnum):

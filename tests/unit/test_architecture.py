@@ -17,6 +17,7 @@ LAYERS = {
     "outcome": 0,
     "findings": 0,
     "sums": 0,
+    "joined": 0,
     "telemetry": 0,
     "wire": 1,
     "completeness": 1,
@@ -37,7 +38,7 @@ LAYERS = {
     "__main__": 9,
 }
 # Within layer 0 and 1 the order is the one below: each may import those before it.
-FOUNDATION = ["errors", "timerange", "facts", "outcome", "findings", "sums", "telemetry"]
+FOUNDATION = ["errors", "timerange", "facts", "outcome", "findings", "sums", "joined", "telemetry"]
 # Who may read a clock or the environment.
 EDGES = {"app", "cli", "__main__"}
 

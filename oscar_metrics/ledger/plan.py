@@ -1,0 +1,126 @@
+"""Which stretches of a range are read from the ledger, and which are asked of sources. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from oscar_metrics.ledger.seals import Sealed, SealKind, Stretch
+from oscar_metrics.outcome import Gap
+from oscar_metrics.timerange import (
+    MILLISECOND_NS,
+    SLOT_NS,
+    Span,
+    format_instant,
+    merge,
+    subtract,
+    windows,
+)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """`stored` begins and ends where slots (or their first instants) do; `open` is the rest.
+
+    `cut` are the slots stored whole of which `open` holds a part. `doubtful` is what of `open`
+    is stored too, not final and with gaps: better asked again while a source can say more.
+    `stretches` are those read from, `gaps` theirs within `stored`.
+    """
+
+    stored: tuple[Span, ...]
+    open: tuple[Span, ...]
+    cut: tuple[Span, ...] = ()
+    doubtful: tuple[Span, ...] = ()
+    stretches: tuple[Stretch, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+
+
+def plan(kind: SealKind, asked: Span, sealed: Sealed, *, as_of: bool) -> Plan:
+    """How a range is put together from what is sealed.
+
+    As of an instant everything sealed then counts as it is; else hours that may still be
+    made whole are asked again.
+    """
+    if kind is SealKind.USAGE:
+        # Sources measure usage between whole milliseconds.
+        asked = Span(_whole_ms(asked.start_ns), _whole_ms(asked.stop_ns))
+    usable = [s for s in sealed.stretches if as_of or s.final or s.whole]
+    retried = [s for s in sealed.stretches if s not in usable]
+    stored = _stored(asked, usable)
+    open_spans = tuple(subtract(asked, stored))
+    return Plan(
+        stored=stored,
+        open=open_spans,
+        cut=_cut(open_spans, usable),
+        doubtful=_stored(asked, retried),
+        stretches=tuple(s for s in usable if _aligned(asked, s).length_ns),
+        gaps=_gaps_within(sealed.gaps, stored),
+    )
+
+
+def stored_instead(asked: Span, sealed: Sealed, spans: tuple[Span, ...]) -> Plan:
+    """The plan that reads `spans`, some of `doubtful`, from the ledger after all."""
+    return Plan(
+        stored=spans,
+        open=(),
+        stretches=tuple(s for s in sealed.stretches if _within(spans, [_aligned(asked, s)])),
+        gaps=_gaps_within(sealed.gaps, spans),
+    )
+
+
+def first_slot_missing(kind: SealKind, made: Plan) -> str:
+    """Which slot keeps a plan from being wholly stored, in words; blank for none."""
+    if not made.open:
+        return ""
+    first_ns = made.open[0].start_ns
+    for slot in made.cut:
+        if first_ns in slot:
+            return f"the range cuts the {kind} slot {name_of(slot)}, which is stored whole"
+    slot = Span(first_ns // SLOT_NS * SLOT_NS, (first_ns // SLOT_NS + 1) * SLOT_NS)
+    return f"the {kind} slot {name_of(slot)} was not sealed then"
+
+
+def name_of(slot: Span) -> str:
+    """From when to when a slot is."""
+    return f"{format_instant(slot.start_ns)} to {format_instant(slot.stop_ns)}"
+
+
+def _whole_ms(instant_ns: int) -> int:
+    return instant_ns // MILLISECOND_NS * MILLISECOND_NS
+
+
+def _stored(asked: Span, stretches: Iterable[Stretch]) -> tuple[Span, ...]:
+    return tuple(merge(_aligned(asked, stretch) for stretch in stretches))
+
+
+def _aligned(asked: Span, stretch: Stretch) -> Span:
+    """What of a stretch can be read for the range: whole slots, or all but their first instant."""
+    inside = asked.clip(stretch.span)
+    grain_ns = stretch.quarters * SLOT_NS
+    start_ns, stop_ns = inside.start_ns, inside.stop_ns
+    if start_ns % grain_ns > 1:
+        start_ns = (start_ns // grain_ns + 1) * grain_ns
+    if stop_ns % grain_ns > 1:
+        stop_ns = stop_ns // grain_ns * grain_ns
+    return Span(start_ns, max(start_ns, stop_ns))
+
+
+def _cut(open_spans: Iterable[Span], stretches: Iterable[Stretch]) -> tuple[Span, ...]:
+    slots = []
+    for stretch in stretches:
+        grain_ns = stretch.quarters * SLOT_NS
+        for span in _within(open_spans, [stretch.span]):
+            start_ns = span.start_ns // grain_ns * grain_ns
+            slots += list(
+                windows(Span(start_ns, -(-span.stop_ns // grain_ns) * grain_ns), grain_ns)
+            )
+    return tuple(slots)
+
+
+def _within(spans: Iterable[Span], others: Iterable[Span]) -> tuple[Span, ...]:
+    return tuple(merge(span.clip(other) for span in spans for other in others))
+
+
+def _gaps_within(gaps: Iterable[Gap], spans: tuple[Span, ...]) -> tuple[Gap, ...]:
+    clipped = (Gap(span=gap.span.clip(span), reason=gap.reason) for gap in gaps for span in spans)
+    return tuple(gap for gap in clipped if gap.span.length_ns)
