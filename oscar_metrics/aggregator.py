@@ -7,20 +7,30 @@ not say is an outcome, and the report names it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 import msgspec
 import structlog
 
-from oscar_metrics import reports, wire
+from oscar_metrics import groupings, reports, wire
 from oscar_metrics.completeness import sentence
-from oscar_metrics.facts import CallLog, Inventory, LogStream, Roster, ServiceCount, Usage
+from oscar_metrics.facts import (
+    CallLog,
+    Inventory,
+    LogStream,
+    Roster,
+    ServiceCount,
+    Tallies,
+    Usage,
+)
 from oscar_metrics.findings import Finding, Level
-from oscar_metrics.outcome import Outcome, Unavailable
+from oscar_metrics.groupings import Needs
+from oscar_metrics.outcome import Outcome, Unavailable, with_facts
 from oscar_metrics.reports import Calls
 from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.interfaces import LogSource, Sources
+from oscar_metrics.sums import CallSums, Grouping, of_tallies
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import ReportRange, Span, format_instant
 from oscar_metrics.wire import GroupBy, Metric, SourceName, SourceState
@@ -37,7 +47,6 @@ _Report = TypeVar(
 )
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-_EXECUTIONS = frozenset({LogStream.EXECUTIONS})
 _BOTH = frozenset(LogStream)
 
 
@@ -53,7 +62,8 @@ class Aggregator:
     """Answers reports from sources; made once, shared by every request.
 
     `now_ns` is the clock (nanoseconds since the epoch). `deadline_seconds` bounds every
-    report; None is for the command line, which waits as long as it takes.
+    report; None is for the command line, which waits as long as it takes. `periods_max` is
+    how many periods a series may have.
     """
 
     def __init__(
@@ -63,8 +73,10 @@ class Aggregator:
         telemetry: Telemetry,
         now_ns: Callable[[], int],
         deadline_seconds: float | None,
+        periods_max: int = 2000,
     ) -> None:
         self.now_ns = now_ns
+        self.periods_max = periods_max
         self._sources = sources
         self._telemetry = telemetry
         self._deadline_seconds = deadline_seconds
@@ -76,7 +88,7 @@ class Aggregator:
         async with asyncio.TaskGroup() as group:
             inventory = group.create_task(asking.inventory())
             usage = group.create_task(asking.usage(inventory))
-            calls = group.create_task(asking.calls(_BOTH))
+            calls = group.create_task(asking.calls(groupings.SUMMARY))
         return self._said(
             reports.summary(
                 asked, asking.now_ns, inventory.result(), usage.result(), calls.result()
@@ -95,7 +107,7 @@ class Aggregator:
         """Rows per service, user or country; usage is for services only."""
         asking = self._begin(asked.span)
         if group_by is not GroupBy.SERVICE:
-            calls = await asking.calls(_EXECUTIONS)
+            calls = await asking.calls(groupings.BREAKDOWNS[group_by])
             if group_by is GroupBy.USER:
                 return self._said(
                     reports.user_breakdown(asked, asking.now_ns, calls, group_by=group_by_text)
@@ -104,7 +116,7 @@ class Aggregator:
                 reports.country_breakdown(asked, asking.now_ns, calls, group_by=group_by_text)
             )
         async with asyncio.TaskGroup() as group:
-            both = group.create_task(asking.calls(_BOTH))
+            both = group.create_task(asking.calls(groupings.BREAKDOWNS[group_by]))
             if include_usage:
                 inventory = group.create_task(asking.inventory())
                 usage = group.create_task(asking.usage(inventory))
@@ -151,9 +163,7 @@ class Aggregator:
             )
             figure = reports.service_metric(asked, asking.now_ns, service, metric, outcome)
             figures.append(self._said(figure))
-        return wire.ServiceMetrics(
-            service_name=service, start=asked.start, end=asked.end, metrics=tuple(figures)
-        )
+        return reports.service_metrics(asked, service, figures)
 
     async def owners(self) -> Outcome[wire.Owners]:
         """Who an administrator may filter by, from namespaces and services."""
@@ -251,12 +261,13 @@ class _Asking:
     async def usage_of_known_services(self) -> Outcome[Usage]:
         return await self.usage(self.inventory()) if self._sources.usage else _NO_USAGE
 
-    async def calls(self, streams: frozenset[LogStream]) -> Calls:
+    async def calls(self, needs: Needs) -> Calls:
         roster = await self._roster()
-        outcomes = await self._tallies(streams, roster)
+        logs = await self._tallies(frozenset(needs), roster)
+        sums = {stream: _sums(log, needs[stream]) for stream, log in logs.items()}
         return Calls(
-            executions=outcomes.get(LogStream.EXECUTIONS, _NO_LOGS),
-            exposed=outcomes.get(LogStream.EXPOSED, _NO_LOGS),
+            executions=sums.get(LogStream.EXECUTIONS, _NO_LOGS),
+            exposed=sums.get(LogStream.EXPOSED, _NO_LOGS),
             geoip=self._sources.geoip.outcome(),
             roster=roster,
         )
@@ -295,7 +306,9 @@ class _Asking:
             return counted
         tallied = await self._tallies(rest, await self._roster())
         return counted | {
-            stream: reports.count_of_service(outcome, service)
+            stream: reports.service_count(
+                _sums(outcome, groupings.ONE_SERVICE[stream], service=service)
+            )
             for stream, outcome in tallied.items()
         }
 
@@ -365,6 +378,18 @@ def _not_configured(sources: Sources) -> list[Finding]:
         for source, name, level, outcome in absent
         if source is None
     ]
+
+
+def _sums(
+    outcome: Outcome[CallLog], asked: Collection[Grouping], *, service: str | None = None
+) -> Outcome[CallSums]:
+    """What a request log says, added up; of one service name's calls only, or of all."""
+    if isinstance(outcome, Unavailable):
+        return outcome
+    tallies = outcome.facts.tallies
+    if service is not None:
+        tallies = Tallies({key: n for key, n in tallies.items() if key.service == service})
+    return with_facts(outcome, of_tallies(tallies, asked))
 
 
 def _instead_of(failed: Outcome[CallLog], outcome: Outcome[CallLog]) -> Outcome[CallLog]:

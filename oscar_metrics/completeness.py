@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from oscar_metrics.facts import CallLog, CountryFrom, Membership, Roster
+from oscar_metrics.facts import CountryFrom, Membership, Roster
 from oscar_metrics.outcome import Measure, Ok, Outcome, Partial, Unavailable, coverage
+from oscar_metrics.sums import CallSums
 from oscar_metrics.timerange import Span, format_instant
 from oscar_metrics.wire import SourceName, SourceState, SourceStatus, WireGap
 
@@ -78,14 +79,14 @@ def sentence(notes: Iterable[str]) -> str:
 
 
 def country_attribution(
-    executions: Outcome[CallLog], geoip: Outcome[Any], roster: Outcome[Roster]
+    executions: Outcome[CallSums], geoip: Outcome[Any], roster: Outcome[Roster]
 ) -> Outcome[None]:
     """How the countries of a request log were decided, and how many could not be."""
     if isinstance(executions, Unavailable):
         return Unavailable(origin="", notes=("there is no request log to attribute",))
     decided = dict.fromkeys(CountryFrom, 0)
-    for key, count in executions.facts.tallies.items():
-        decided[key.country_from] += count
+    for (how,), count in executions.facts.by("country_from").items():
+        decided[how] += count
     unknown = decided.pop(CountryFrom.NOTHING)
     total = unknown + sum(decided.values())
     origin = "+".join(how for how, count in decided.items() if count)

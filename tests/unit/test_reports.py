@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oscar_metrics import reports
+from oscar_metrics import groupings, reports
 from oscar_metrics.facts import (
     CallKey,
-    CallLog,
     CountryFrom,
     Inventory,
     Kind,
+    LogStream,
     Membership,
     NamespaceOwner,
     Result,
@@ -29,6 +29,7 @@ from oscar_metrics.facts import (
 )
 from oscar_metrics.outcome import Gap, GapReason, Measure, Ok, Outcome, Partial, Unavailable
 from oscar_metrics.reports import Calls
+from oscar_metrics.sums import CallSums, Grouping, of_tallies
 from oscar_metrics.timerange import DAY_NS, ReportRange, Span
 from oscar_metrics.wire import Metric, ServiceItem, SourceName, SourceState, SourceStatus
 
@@ -50,15 +51,25 @@ def call(
     return CallKey(namespace, service, user, country, how, kind, result)
 
 
-def log(tallies: dict[CallKey, int]) -> Ok[CallLog]:
-    seen = sum(tallies.values())
-    facts = CallLog(tallies=Counter(tallies), lines_seen=seen, lines_understood=seen)
-    return Ok(facts=facts, origin="log-files")
+# What all reports together ask of each log.
+EVERYTHING: dict[LogStream, set[Grouping]] = {
+    stream: {
+        grouping
+        for needs in (groupings.SUMMARY, *groupings.BREAKDOWNS.values())
+        for grouping in needs.get(stream, ())
+    }
+    for stream in LogStream
+}
+
+
+def log(tallies: dict[CallKey, int]) -> Ok[CallSums]:
+    asked = set().union(*EVERYTHING.values())
+    return Ok(facts=of_tallies(Counter(tallies), asked), origin="log-files")
 
 
 def calls(
-    executions: Outcome[CallLog],
-    exposed: Outcome[CallLog],
+    executions: Outcome[CallSums],
+    exposed: Outcome[CallSums],
     roster: Outcome[Roster] | None = None,
 ) -> Calls:
     return Calls(
@@ -306,7 +317,9 @@ def test_no_country_is_the_row_unknown_and_never_inside_a_list() -> None:
 def test_a_value_is_one_figure_of_one_source(
     metric: Metric, expected: float, unit: str | None
 ) -> None:
-    counted = reports.count_of_service(log(EXECUTIONS), "svc")
+    of_one = Counter({key: count for key, count in EXECUTIONS.items() if key.service == "svc"})
+    sums = of_tallies(of_one, groupings.ONE_SERVICE[LogStream.EXECUTIONS])
+    counted = reports.service_count(Ok(facts=sums, origin="log-files"))
     outcome = USAGE if metric in (Metric.CPU_HOURS, Metric.GPU_HOURS) else counted
     figure = reports.service_metric(ASKED, NOW, "svc", metric, outcome)
     value = plain(reports.value(ASKED, "svc", figure))

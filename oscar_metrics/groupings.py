@@ -1,0 +1,54 @@
+"""Which sums of calls each report needs of each request log. Pure.
+
+No report needs the joint key of all fields, so nobody who holds calls builds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from oscar_metrics.facts import LogStream
+from oscar_metrics.sums import PERIOD, Grouping
+from oscar_metrics.wire import GroupBy
+
+# The request logs a report rests on, and the groupings it takes of each; smallest first.
+Needs = Mapping[LogStream, tuple[Grouping, ...]]
+
+SUMMARY: Needs = {
+    LogStream.EXECUTIONS: (
+        ("kind", "result"),
+        ("country", "country_from"),
+        ("service",),
+        ("user",),
+    ),
+    LogStream.EXPOSED: (("service",),),
+}
+BREAKDOWNS: Mapping[GroupBy, Needs] = {
+    GroupBy.SERVICE: {
+        LogStream.EXECUTIONS: (
+            ("service", "namespace", "kind", "result"),
+            ("service", "country", "country_from"),
+            ("service", "user"),
+        ),
+        LogStream.EXPOSED: (("service", "namespace"),),
+    },
+    GroupBy.USER: {
+        LogStream.EXECUTIONS: (("user", "result"), ("user", "country", "country_from")),
+    },
+    GroupBy.COUNTRY: {
+        LogStream.EXECUTIONS: (("country", "country_from"), ("country", "user")),
+    },
+}
+# Of the calls of one service name only.
+ONE_SERVICE: Needs = {
+    LogStream.EXECUTIONS: (("kind",), ("user",)),
+    LogStream.EXPOSED: (("kind",),),
+}
+
+
+def of_a_series(needs: Needs) -> Needs:
+    """The same by period; the sums over all periods are sums of these."""
+    return {
+        stream: tuple((PERIOD, *grouping) for grouping in groupings)
+        for stream, groupings in needs.items()
+    }

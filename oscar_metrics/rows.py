@@ -1,0 +1,197 @@
+"""Sums and usage → totals, and the rows of breakdowns, for one stretch of time. Pure.
+
+`None` for sums or usage is a source that says nothing of the stretch: the numbers that are
+added up from it are `None` then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from msgspec import UNSET
+
+from oscar_metrics.completeness import membership
+from oscar_metrics.facts import CountryFrom, Kind, Result, Roster, Usage
+from oscar_metrics.outcome import Measure, Outcome
+from oscar_metrics.sums import CallSums
+from oscar_metrics.usage_hours import Hours, hours, hours_by_service, no_hours
+from oscar_metrics.wire import CountryCount, CountryItem, ServiceItem, Totals, UserItem
+
+UNKNOWN_COUNTRY = "unknown"
+
+# Counts by some fields of calls.
+_Counts = Counter[tuple[Any, ...]]
+
+
+def totals(
+    executions: CallSums | None,
+    exposed: CallSums | None,
+    usage: Usage | None,
+    *,
+    services_active: int | None,
+) -> Totals:
+    """The totals of a summary."""
+    calls = None if executions is None else executions.by("kind", "result")
+    places: _Counts = Counter() if executions is None else executions.by("country", "country_from")
+    countries = _countries(places)
+    users = users_of(executions)
+    return Totals(
+        services_count_active=services_active,
+        services_count_total=(
+            None
+            if executions is None or exposed is None
+            else len(executions.by("service").keys() | exposed.by("service").keys())
+        ),
+        cpu_hours_total=hours(usage, Measure.CPU),
+        gpu_hours_total=hours(usage, Measure.GPU),
+        requests_count_total=_total(calls),
+        requests_count_sync=_of_kind(calls, Kind.SYNC),
+        requests_count_async=_of_kind(calls, Kind.ASYNC),
+        requests_count_exposed=None if exposed is None else exposed.by("service").total(),
+        countries_count=None if executions is None else len(countries),
+        countries=_country_counts(countries),
+        users_count=None if executions is None else len(users),
+        users=tuple(sorted(users)),
+        failed_count=_failed(calls),
+        unknown_country_count=None if executions is None else places.total() - countries.total(),
+    )
+
+
+def users_of(executions: CallSums | None) -> set[str]:
+    """Everyone named in executions."""
+    return set() if executions is None else _named(executions.by("user"))
+
+
+def service_items(
+    executions: CallSums | None,
+    exposed: CallSums | None,
+    *,
+    include_users: bool,
+    usage: Usage | None = None,
+    include_usage: bool = False,
+) -> tuple[ServiceItem, ...]:
+    """A row per service name; with usage, its hours and a row for what nothing claims."""
+    calls = _by_first(executions, "service", "namespace", "kind", "result")
+    places = _by_first(executions, "service", "country", "country_from")
+    users = _by_first(executions, "service", "user")
+    gateway = _by_first(exposed, "service", "namespace")
+    used = hours_by_service(usage)
+    return tuple(
+        _service_item(
+            name,
+            None if executions is None else calls.get(name, Counter()),
+            None if exposed is None else gateway.get(name, Counter()),
+            countries=_countries(places.get(name, Counter())),
+            users=_named(users.get(name, ())),
+            include_users=include_users,
+            hours=used.get(name, no_hours(usage)) if include_usage else None,
+        )
+        for name in sorted(calls.keys() | gateway.keys() | used.keys())
+    )
+
+
+def user_items(executions: CallSums | None, roster: Outcome[Roster]) -> tuple[UserItem, ...]:
+    """A row per user of executions; the key is blank for calls that name none."""
+    places = _by_first(executions, "user", "country", "country_from")
+    return tuple(
+        UserItem(
+            key=user,
+            membership=membership(user, roster),
+            executions_count=results.total(),
+            countries=_country_counts(_countries(places.get(user, Counter()))),
+            failed_count=_failed(results) or 0,
+        )
+        for user, results in sorted(_by_first(executions, "user", "result").items())
+    )
+
+
+def country_items(executions: CallSums | None) -> tuple[CountryItem, ...]:
+    """A row per country of executions, and one for those that have none."""
+    users = _by_first(executions, "country", "user")
+    counts = {
+        country: places.total()
+        for country, places in _by_first(executions, "country", "country_from").items()
+    }
+    named = sorted((country or UNKNOWN_COUNTRY, country) for country in counts)
+    return tuple(
+        CountryItem(
+            key=key,
+            executions_count=counts[country],
+            unique_users_count=len(_named(users.get(country, ()))),
+            countries=(CountryCount(country=key, request_count=counts[country]),),
+        )
+        for key, country in named
+    )
+
+
+def _service_item(
+    name: str,
+    calls: _Counts | None,
+    gateway: _Counts | None,
+    *,
+    countries: Mapping[str, int],
+    users: set[str],
+    include_users: bool,
+    hours: Hours | None,
+) -> ServiceItem:
+    namespaces = {key[0] for key in (*(calls or ()), *(gateway or ()))} - {""}
+    return ServiceItem(
+        key=name,
+        requests_count_total=_total(calls),
+        requests_count_sync=_of_kind(calls, Kind.SYNC),
+        requests_count_async=_of_kind(calls, Kind.ASYNC),
+        requests_count_exposed=_total(gateway),
+        unique_users_count=None if calls is None else len(users),
+        users=tuple(sorted(users)) if include_users else UNSET,
+        countries=_country_counts(countries),
+        namespaces=tuple(sorted(namespaces)),
+        failed_count=_failed(calls),
+        cpu_hours=UNSET if hours is None else hours[0],
+        gpu_hours=UNSET if hours is None else hours[1],
+        unattributed=UNSET if name or hours is None else True,
+    )
+
+
+def _by_first(sums: CallSums | None, *fields: str) -> dict[str, _Counts]:
+    """The counts by the other fields, for each value of the first."""
+    grouped: defaultdict[str, _Counts] = defaultdict(Counter)
+    if sums is not None:
+        for (first, *rest), count in sums.by(*fields).items():
+            grouped[first][tuple(rest)] = count
+    return grouped
+
+
+def _named(users: Iterable[tuple[Any, ...]]) -> set[str]:
+    return {user for (user,) in users} - {""}
+
+
+def _countries(places: _Counts) -> Counter[str]:
+    """Calls per country, of counts by country and how it was decided."""
+    countries: Counter[str] = Counter()
+    for (country, country_from), count in places.items():
+        if country_from != CountryFrom.NOTHING:
+            countries[country] += count
+    return countries
+
+
+def _country_counts(countries: Mapping[str, int]) -> tuple[CountryCount, ...]:
+    return tuple(
+        CountryCount(country=country, request_count=count)
+        for country, count in sorted(countries.items())
+    )
+
+
+def _total(counts: _Counts | None) -> int | None:
+    return None if counts is None else counts.total()
+
+
+def _of_kind(calls: _Counts | None, kind: Kind) -> int | None:
+    """Calls of one kind, of counts whose last two fields are kind and result."""
+    return None if calls is None else sum(n for key, n in calls.items() if key[-2] == kind)
+
+
+def _failed(calls: _Counts | None) -> int | None:
+    """Calls that failed, of counts whose last field is the result."""
+    return None if calls is None else sum(n for key, n in calls.items() if key[-1] != Result.OK)
