@@ -92,10 +92,14 @@ class Partial(msgspec.Struct, Generic[F], frozen=True, kw_only=True):
 
 
 class Unavailable(msgspec.Struct, frozen=True, kw_only=True):
-    """The source says nothing: not configured, failed, or there is nothing it could speak from."""
+    """The source says nothing: not configured, failed, or there is nothing it could speak from.
+
+    `gaps` say why, stretch by stretch, where that is known: silence is not failure.
+    """
 
     origin: str
     notes: tuple[str, ...]
+    gaps: tuple[Gap, ...] = ()
 
 
 Outcome = Ok[F] | Partial[F] | Unavailable
@@ -127,7 +131,7 @@ def settle(
     everything = (*_describe(kept), *doubts, *notes)
     covered = subtract(reachable, [gap.span for gap in kept])
     if reachable.length_ns and not covered and not anything_read:
-        return Unavailable(origin=origin, notes=everything)
+        return Unavailable(origin=origin, notes=everything, gaps=tuple(kept))
     return Partial(
         facts=facts,
         origin=origin,
