@@ -21,6 +21,7 @@ LAYERS = {
     "telemetry": 0,
     "wire": 1,
     "completeness": 1,
+    "periods": 1,
     "groupings": 1,
     "usage_hours": 1,
     "rows": 1,
