@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from oscar_metrics.errors import Reason, SettingsError, UpstreamError
-from oscar_metrics.facts import CallLog, LogStream, ServiceCount
+from oscar_metrics.facts import CallLog, LogStream, ServiceCount, SlottedLog
 from oscar_metrics.findings import Finding
-from oscar_metrics.outcome import Outcome, Unavailable, settle
+from oscar_metrics.outcome import Outcome, Unavailable, not_understood, settle
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.logql import (
     EXPOSED_QUERY,
@@ -22,8 +22,9 @@ from oscar_metrics.sources.loki_api import ORIGIN, LokiApi, LokiSettings
 from oscar_metrics.sources.loki_check import LokiCheck, why_nothing
 from oscar_metrics.sources.loki_counting import ServiceCounting
 from oscar_metrics.sources.loki_paging import Paging
-from oscar_metrics.sources.loki_survey import Counting, Survey, failures
-from oscar_metrics.sources.tallying import Tallier
+from oscar_metrics.sources.loki_survey import Counting, Survey, failures, kept_from_ns
+from oscar_metrics.sources.loki_tally import L, SlottedTally, Tally, WholeTally
+from oscar_metrics.sources.slotted_tallying import lines_of
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import SECOND_NS, Span
 
@@ -61,14 +62,42 @@ class LokiLogs:
         deadline: float | None,
     ) -> dict[LogStream, Outcome[CallLog]]:
         """The full tally of each stream, from every line in the span."""
-        async with asyncio.TaskGroup() as group:
-            tasks = {
-                stream: group.create_task(
-                    self._read(span, stream, countries, now_ns=now_ns, deadline=deadline)
-                )
-                for stream in streams
-            }
-        return {stream: task.result() for stream, task in tasks.items()}
+        return await self._read_each(
+            span,
+            streams,
+            lambda stream: self._whole(stream, countries),
+            _of_whole,
+            now_ns,
+            deadline,
+        )
+
+    async def read_slots(
+        self,
+        span: Span,
+        streams: frozenset[LogStream],
+        countries: Countries,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> dict[LogStream, Outcome[SlottedLog]]:
+        """The same by parts of quarter-hours, for the same pages and questions."""
+        return await self._read_each(
+            span,
+            streams,
+            lambda stream: self._slotted(stream, countries),
+            lines_of,
+            now_ns,
+            deadline,
+        )
+
+    async def kept_from(self, now_ns: int, deadline: float | None) -> int | None:
+        """Since when Loki's retention and look-back keep lines; None for ever, or not known."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._learn_limits(now_ns)
+        except (UpstreamError, TimeoutError):
+            return None
+        return kept_from_ns(self._api.known, now_ns)
 
     async def count_service(
         self,
@@ -92,7 +121,7 @@ class LokiLogs:
             # A host may be written in any case.
             mentioning(self._queries[stream], service, any_case=not executions),
             service,
-            self._talliers(stream, Countries(GeoIP.open(None), {})),
+            lambda: self._whole(stream, Countries(GeoIP.open(None), {})),
             users=users,
             push_down=executions and (service, users) not in self._refused,
         )
@@ -103,7 +132,7 @@ class LokiLogs:
             self._refused.add((service, users))
         if isinstance(said, Unavailable):
             return said
-        return self._settled(counting.count(), counting.not_understood, span, said, now_ns)
+        return self._settled(counting.count(), counting.lines, span, said, now_ns)
 
     async def check(self, now_ns: int) -> list[Finding]:
         """What stands between this Loki and a complete report."""
@@ -113,24 +142,28 @@ class LokiLogs:
         """Let go of the connections."""
         await self._api.aclose()
 
-    async def _read(
+    async def _read_each(
         self,
         span: Span,
-        stream: LogStream,
-        countries: Countries,
-        *,
+        streams: frozenset[LogStream],
+        new_tally: Callable[[LogStream], Tally[L]],
+        lines: Callable[[L], tuple[int, int]],
         now_ns: int,
         deadline: float | None,
-    ) -> Outcome[CallLog]:
-        counting = Paging(
-            self._api, self._settings, self._queries[stream], self._talliers(stream, countries)
-        )
-        said = await self._survey(stream, span, counting, now_ns=now_ns, deadline=deadline)
-        if isinstance(said, Unavailable):
-            return said
-        log = counting.log()
-        unread = log.lines_seen - log.lines_understood, log.lines_seen
-        return self._settled(log, unread, span, said, now_ns)
+    ) -> dict[LogStream, Outcome[L]]:
+        async def read(stream: LogStream) -> Outcome[L]:
+            counting = Paging(
+                self._api, self._settings, self._queries[stream], lambda: new_tally(stream)
+            )
+            said = await self._survey(stream, span, counting, now_ns=now_ns, deadline=deadline)
+            if isinstance(said, Unavailable):
+                return said
+            log = counting.log()
+            return self._settled(log, lines(log), span, said, now_ns)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = {stream: group.create_task(read(stream)) for stream in streams}
+        return {stream: task.result() for stream, task in tasks.items()}
 
     async def _survey(
         self,
@@ -166,25 +199,28 @@ class LokiLogs:
             await self._api.ask_limits(now_ns)
             self._limits_asked_ns = now_ns
 
-    def _talliers(self, stream: LogStream, countries: Countries) -> Callable[[], Tallier]:
-        return lambda: Tallier(stream, countries, ingress_host=self._settings.ingress_host)
+    def _whole(self, stream: LogStream, countries: Countries) -> WholeTally:
+        return WholeTally(stream, countries, ingress_host=self._settings.ingress_host)
+
+    def _slotted(self, stream: LogStream, countries: Countries) -> SlottedTally:
+        return SlottedTally(stream, countries, ingress_host=self._settings.ingress_host)
 
     def _settled(
-        self, facts: F, unread: tuple[int, int], span: Span, survey: Survey, now_ns: int
+        self, facts: F, lines: tuple[int, int], span: Span, survey: Survey, now_ns: int
     ) -> Outcome[F]:
-        lost, seen = unread
-        doubts = list(failures(survey.reasons))
-        if lost:
-            doubts.append(f"{lost} of {seen} lines recognised as calls could not be understood")
         return settle(
             facts,
             origin=ORIGIN,
             asked=span,
             now_ns=now_ns,
             gaps=survey.gaps,
-            doubts=doubts,
+            doubts=[*failures(survey.reasons), *not_understood(*lines)],
             notes=[_MAY_GROW] if survey.may_grow else [],
         )
+
+
+def _of_whole(log: CallLog) -> tuple[int, int]:
+    return log.lines_seen, log.lines_understood
 
 
 def queries(settings: LokiSettings) -> dict[LogStream, LogQuery]:

@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from oscar_metrics.errors import Reason, UpstreamError
-from oscar_metrics.facts import Kind, ServiceCount
+from oscar_metrics.facts import CallLog, Kind, ServiceCount
 from oscar_metrics.outcome import Gap
 from oscar_metrics.sources.log_lines import SEPARATOR, execution_from_fields
 from oscar_metrics.sources.logql import KIND, LOGGED, OTHER, PATH, USER, LogQuery, calls_by_group
 from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, Series
 from oscar_metrics.sources.loki_paging import TOO_MUCH, Paging
 from oscar_metrics.sources.loki_survey import slot_ending
-from oscar_metrics.sources.tallying import Tallier
+from oscar_metrics.sources.loki_tally import Tally
 from oscar_metrics.timerange import DAY_NS, SLOT_NS, Span, merge, subtract, windows
 
 
@@ -36,7 +36,7 @@ class ServiceCounting:
         settings: LokiSettings,
         query: LogQuery,
         service: str,
-        new_tallier: Callable[[], Tallier],
+        new_tally: Callable[[], Tally[CallLog]],
         *,
         users: bool,
         push_down: bool,
@@ -48,7 +48,7 @@ class ServiceCounting:
         self._users = users
         self._expression = calls_by_group(query, users=users)
         # Two, so that one may page the ends while Loki counts what lies between.
-        self._pagings = [Paging(api, settings, query, new_tallier) for _ in range(2)]
+        self._pagings = [Paging(api, settings, query, new_tally) for _ in range(2)]
         self._slots: set[int] = set()
         self._counted: list[Span] = []
         self._to_page: list[Span] = []
@@ -98,11 +98,10 @@ class ServiceCounting:
         return self._pagings[0].reasons | self._pagings[1].reasons
 
     @property
-    def not_understood(self) -> tuple[int, int]:
-        """Of the lines that were paged: how many were not understood, of how many recognised."""
+    def lines(self) -> tuple[int, int]:
+        """Of the lines that were paged: how many were recognised, how many understood."""
         logs = [paging.log() for paging in self._pagings]
-        seen = sum(log.lines_seen for log in logs)
-        return seen - sum(log.lines_understood for log in logs), seen
+        return sum(log.lines_seen for log in logs), sum(log.lines_understood for log in logs)
 
     def count(self) -> ServiceCount:
         """The service's calls, and with `users` who made them."""

@@ -18,11 +18,10 @@ from operator import attrgetter
 import msgspec
 
 from oscar_metrics.errors import Reason, UpstreamError
-from oscar_metrics.facts import CallLog
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.logql import LINE, LogQuery, count_at, count_up_to, lines_at
-from oscar_metrics.sources.loki_api import COUNTRY_LABELS, LokiApi, StreamLines, country_of
-from oscar_metrics.sources.tallying import Tallier
+from oscar_metrics.sources.loki_api import COUNTRY_LABELS, Entry, LokiApi, StreamLines, country_of
+from oscar_metrics.sources.loki_tally import L, Tally
 from oscar_metrics.timerange import MILLISECOND_NS, Span
 
 _AT_NS = attrgetter("at_ns")
@@ -31,12 +30,12 @@ _AT_NS = attrgetter("at_ns")
 class _Edge(msgspec.Struct, kw_only=True):
     """What log questions said of one instant: lines by country, and lines counted elsewhere."""
 
-    held: list[tuple[str, list[str]]] = []
+    held: list[tuple[str, list[Entry]]] = []
     counted: int = 0
 
     @property
     def lines(self) -> int:
-        return self.counted + sum(len(lines) for _, lines in self.held)
+        return self.counted + sum(len(entries) for _, entries in self.held)
 
 
 class Edges:
@@ -74,8 +73,7 @@ class Edges:
                 self._before[next_ns] += stop - start
             if stop and (edge := self._edges.get(values[0].at_ns)) is not None:
                 count = bisect_right(values, values[0].at_ns, key=_AT_NS)
-                lines = [entry.line for entry in values[:count]]
-                edge.held.append((country_of(stream.stream), lines))
+                edge.held.append((country_of(stream.stream), values[:count]))
                 del values[:count]
 
     def counted(self, at_ns: int, lines: int) -> None:
@@ -106,12 +104,11 @@ class Edges:
             for at_ns, reason in self._unsure.items()
         ]
 
-    def log(self, tallier: Tallier) -> CallLog:
-        """What is kept here, counted by an empty tallier."""
+    def count(self, tally: Tally[L]) -> None:
+        """Have what is kept here counted."""
         for edge in self._edges.values():
-            for country, lines in edge.held:
-                tallier.add(lines, country_label=country)
-        return tallier.result()
+            for country, entries in edge.held:
+                tally.add(entries, country_label=country)
 
     async def _work(self, waiting: Iterator[int]) -> None:
         for at_ns in waiting:
@@ -131,7 +128,8 @@ class Edges:
             if there > edge.lines:
                 groups = await self._at(lines_at(self._query, COUNTRY_LABELS), at_ns)
                 edge.held = [
-                    (country_of(labels), [labels.get(LINE, "")] * n) for labels, n in groups
+                    (country_of(labels), [Entry(at_ns, labels.get(LINE, ""))] * n)
+                    for labels, n in groups
                 ]
         del self._unsure[at_ns]
 

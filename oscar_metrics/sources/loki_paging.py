@@ -11,20 +11,19 @@ from __future__ import annotations
 import asyncio
 import math
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
+from typing import Generic
 
 import msgspec
 
 from oscar_metrics.errors import Reason, UpstreamError
-from oscar_metrics.facts import CallLog
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.logql import LogQuery
 from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, StreamLines, country_of
 from oscar_metrics.sources.loki_edges import Edges
 from oscar_metrics.sources.loki_splitting import halve
-from oscar_metrics.sources.tallying import Tallier
+from oscar_metrics.sources.loki_tally import L, Tally
 from oscar_metrics.timerange import MILLISECOND_NS, SECOND_NS, SLOT_NS, Span, merge, windows
 
 # The same answer awaits every other window.
@@ -44,8 +43,8 @@ _FEWEST_LINES = 10
 _AT_NS = attrgetter("at_ns")
 
 
-class Paging:
-    """One query's lines over some spans, counted by a Tallier.
+class Paging(Generic[L]):
+    """One query's lines over some spans, counted by a Tally.
 
     At any time: `log()` is what was counted, `counted` in which stretches but for `gaps`,
     `slots` the quarter-hours with any line, `reasons` why something failed.
@@ -56,7 +55,7 @@ class Paging:
         api: LokiApi,
         settings: LokiSettings,
         query: LogQuery,
-        new_tallier: Callable[[], Tallier],
+        new_tally: Callable[[], Tally[L]],
     ) -> None:
         self.slots: set[int] = set()
         self._gaps: list[Gap] = []
@@ -64,9 +63,8 @@ class Paging:
         self._api = api
         self._settings = settings
         self._query = query
-        self._new_tallier = new_tallier
-        self._tallier = new_tallier()
-        self._instants = NOTHING_COUNTED
+        self._new_tally = new_tally
+        self._tally = new_tally()
         self._windows: list[_Window] = []
         self._fails_in_a_row = 0
         self._stop = False
@@ -104,10 +102,12 @@ class Paging:
         """Why something failed."""
         return self._reasons | self._edges.reasons
 
-    def log(self) -> CallLog:
+    def log(self) -> L:
         """What was counted."""
-        paged = add_up(self._tallier.result(), self._instants)
-        return add_up(paged, self._edges.log(self._new_tallier()))
+        total = self._new_tally()
+        total.include(self._tally.result())
+        self._edges.count(total)
+        return total.result()
 
     def _begun(self, spans: Iterable[Span]) -> Iterator[_Window]:
         for span in spans:
@@ -171,14 +171,14 @@ class Paging:
         """Count the lines of one nanosecond that fill a page: all of them, or a gap."""
         self.slots.add(at_ns // SLOT_NS)
         instant = Span(at_ns, at_ns + 1)
-        tallier = self._new_tallier()
+        tally = self._new_tally()
         lines = self._settings.instant_lines
         query = self._query
         parts: list[LogQuery] = []
         splits = count = 0
         while True:
             if not page.full:
-                _tally(tallier, page.streams, instant.stop_ns)
+                _add(tally, page.streams, instant.stop_ns)
                 count += _size(page.streams)
             elif page.limit < self._allowed(lines):
                 parts.append(query)
@@ -195,7 +195,7 @@ class Paging:
             query = parts.pop()
             page = await self._ask_instant(query, instant, lines)
             lines = min(lines, page.limit)
-        self._instants = add_up(self._instants, tallier.result())
+        self._tally.include(tally.result())
         self._edges.counted(at_ns, count)
 
     async def _ask_instant(self, query: LogQuery, instant: Span, lines: int) -> _Page:
@@ -236,7 +236,7 @@ class Paging:
                 self.slots.add(slot)
                 at = bisect_left(stream.values, (slot + 1) * SLOT_NS, lo=at, key=_AT_NS)
         self._edges.take(streams, stop_ns)
-        _tally(self._tallier, streams, stop_ns)
+        _add(self._tally, streams, stop_ns)
 
 
 class _Window(msgspec.Struct, kw_only=True):
@@ -266,25 +266,10 @@ class _Page:
         return bool(self.streams) or not self.full
 
 
-NOTHING_COUNTED = CallLog(tallies=Counter(), lines_seen=0, lines_understood=0)
-
-
-def add_up(one: CallLog, other: CallLog) -> CallLog:
-    """Both logs together."""
-    if not other.lines_seen:
-        return one
-    return CallLog(
-        tallies=one.tallies + other.tallies,
-        lines_seen=one.lines_seen + other.lines_seen,
-        lines_understood=one.lines_understood + other.lines_understood,
-    )
-
-
-def _tally(tallier: Tallier, streams: list[StreamLines], stop_ns: int) -> None:
+def _add(tally: Tally[L], streams: list[StreamLines], stop_ns: int) -> None:
     for stream in streams:
         count = bisect_left(stream.values, stop_ns, key=_AT_NS)
-        lines = [entry.line for entry in stream.values[:count]]
-        tallier.add(lines, country_label=country_of(stream.stream))
+        tally.add(stream.values[:count], country_label=country_of(stream.stream))
 
 
 def _size(streams: list[StreamLines]) -> int:

@@ -13,7 +13,7 @@ from typing import Protocol
 from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.logql import LogQuery, lines_by_slot
-from oscar_metrics.sources.loki_api import LokiApi, LokiSettings
+from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, ServerLimits
 from oscar_metrics.sources.loki_paging import HOPELESS, TOO_MUCH
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, SECOND_NS, SLOT_NS, Span, subtract, windows
 
@@ -231,6 +231,12 @@ class _Life:
 def slot_ending(seconds: float) -> int:
     """The slot that ends at a time Loki gave, seconds since the epoch."""
     return round(seconds * SECOND_NS) // SLOT_NS - 1
+
+
+def kept_from_ns(known: ServerLimits, now_ns: int) -> int | None:
+    """The first instant that a Loki of these limits can be relied on to know; None for any."""
+    kept_ns = max(_reaches_back_to(ns, now_ns) for ns in (known.lookback_ns, known.retention_ns))
+    return kept_ns or None
 
 
 def failures(reasons: Iterable[Reason]) -> list[str]:

@@ -38,13 +38,35 @@ _RawKey = str | GatewayFields
 _OfIp = Callable[[str], str]
 
 
+class Interpreted:
+    """What raw slices stand for, remembered where several talliers meet the same ones."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bool], dict[_RawKey, CallKey | Unread]] = {}
+
+    def of(self, label: str, *, tagged: bool) -> dict[_RawKey, CallKey | Unread]:
+        """What is known of slices with a label, to be added to; bounded by forgetting."""
+        if sum(map(len, self._known.values())) > _RAW_KEYS:
+            self._known.clear()
+        return self._known.setdefault((label, tagged), {})
+
+
 class Tallier:
     """Counts the calls among the lines of one stream.
 
     `ingress_host` is the base host of services with hosts of their own (Traefik), or blank.
+    Talliers of the same stream and countries may share what they `interpreted`.
     """
 
-    def __init__(self, stream: LogStream, countries: Countries, *, ingress_host: str = "") -> None:
+    def __init__(
+        self,
+        stream: LogStream,
+        countries: Countries,
+        *,
+        ingress_host: str = "",
+        interpreted: Interpreted | None = None,
+    ) -> None:
+        self._interpreted = interpreted
         self._countries = countries
         self._ingress_host = ingress_host
         self._add = self._add_executions if stream is LogStream.EXECUTIONS else self._add_exposed
@@ -65,11 +87,17 @@ class Tallier:
         for batch in _batches(lines):
             self._add(batch, of_ip, label)
             if sum(map(len, self._raw.values())) > _RAW_KEYS:
-                self._settle()
+                self.settle()
+
+    def include(self, log: CallLog) -> None:
+        """Count what another tallier has counted."""
+        self._tallies.update(log.tallies)
+        self._seen += log.lines_seen
+        self._understood += log.lines_understood
 
     def result(self) -> CallLog:
         """What was counted so far."""
-        self._settle()
+        self.settle()
         return CallLog(
             tallies=Counter(self._tallies),
             lines_seen=self._seen,
@@ -99,37 +127,48 @@ class Tallier:
     def _add_odd_execution(self, line: str, of_ip: _OfIp | None, label: str) -> None:
         call = read_execution(line)
         ip_country = "" if isinstance(call, Unread) or of_ip is None else of_ip(call.ip)
-        self._count(call, 1, ip_country, label)
+        self._count(self._key_of(call, ip_country, label), 1)
 
     def _add_exposed(self, lines: list[str], of_ip: _OfIp | None, label: str) -> None:
         raw = self._raw.setdefault((label, True), {})
         for line in lines:
             fields = gateway_fields(line, ingress_host=self._ingress_host)
             if isinstance(fields, Unread):
-                self._count(fields, 1, "", label)
+                self._count(fields, 1)
             else:
                 key = fields._replace(ip=of_ip(fields.ip) if of_ip else "")
                 raw[key] = raw.get(key, 0) + 1
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Interpret what is held until now; costs nothing where nothing is."""
         for (label, tagged), raw in self._raw.items():
+            shared = self._interpreted
+            known = {} if shared is None else shared.of(label, tagged=tagged)
             for key, count in raw.items():
-                call, ip_country = _interpret(key, tagged=tagged)
-                self._count(call, count, ip_country, label)
+                call = known.get(key)
+                if call is None:
+                    call = self._key_of(*_interpret(key, tagged=tagged), label)
+                    if shared is not None:
+                        known[key] = call
+                self._count(call, count)
         self._raw.clear()
 
-    def _count(self, call: Call | Unread, count: int, ip_country: str, label: str) -> None:
+    def _key_of(self, call: Call | Unread, ip_country: str, label: str) -> CallKey | Unread:
+        if isinstance(call, Unread):
+            return call
+        country, country_from = self._countries.settle(label, ip_country, call.user)
+        return CallKey(
+            call.namespace, call.service, call.user, country, country_from, call.kind, call.result
+        )
+
+    def _count(self, call: CallKey | Unread, count: int) -> None:
         if call is Unread.OTHER:
             return
         self._seen += count
         if isinstance(call, Unread):
             return
         self._understood += count
-        country, country_from = self._countries.settle(label, ip_country, call.user)
-        key = CallKey(
-            call.namespace, call.service, call.user, country, country_from, call.kind, call.result
-        )
-        self._tallies[key] = self._tallies.get(key, 0) + count
+        self._tallies[call] = self._tallies.get(call, 0) + count
 
 
 def _interpret(key: _RawKey, *, tagged: bool) -> tuple[Call | Unread, str]:
