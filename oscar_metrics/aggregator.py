@@ -1,4 +1,4 @@
-"""Decides whom to ask for which stretch, asks them at once, and hands the facts to reports.
+"""Has everyone a report needs asked at once, and hands the facts to reports.
 
 Every source is asked under one deadline and none can fail a report: what a source could
 not say is an outcome, and the report names it.
@@ -7,35 +7,29 @@ not say is an outcome, and the report names it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
-import structlog
 
 from oscar_metrics import groupings, reports, wire
+from oscar_metrics.asking import Asking, bounds_ns
 from oscar_metrics.completeness import sentence
-from oscar_metrics.facts import (
-    CallLog,
-    Inventory,
-    LogStream,
-    Roster,
-    ServiceCount,
-    Tallies,
-    Usage,
-)
+from oscar_metrics.facts import LogStream, ServiceCount, Usage
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.groupings import Needs
+from oscar_metrics.ledger.holder import LedgerHolder
+from oscar_metrics.ledger.reading import LedgerReading
+from oscar_metrics.live import NO_CLUSTER, NO_LOGS, NO_USAGE, Live
 from oscar_metrics.outcome import Outcome, Unavailable, with_facts
 from oscar_metrics.reports import Calls
-from oscar_metrics.sources.countries import Countries
-from oscar_metrics.sources.interfaces import LogSource, Sources
-from oscar_metrics.sums import CallSums, Grouping, of_tallies
+from oscar_metrics.sources.interfaces import Sources
+from oscar_metrics.tasks import task_group
 from oscar_metrics.telemetry import Telemetry
-from oscar_metrics.timerange import ReportRange, Span, format_instant
+from oscar_metrics.timerange import ReportRange, format_instant
+from oscar_metrics.usage_sums import UsageByPeriod, total_usage
 from oscar_metrics.wire import GroupBy, Metric, SourceName, SourceState
 
-F = TypeVar("F")
 _Report = TypeVar(
     "_Report",
     wire.Summary,
@@ -45,9 +39,6 @@ _Report = TypeVar(
     wire.Value,
     wire.ServiceMetric,
 )
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-_BOTH = frozenset(LogStream)
 
 
 class LastSaid(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +54,7 @@ class Aggregator:
 
     `now_ns` is the clock (nanoseconds since the epoch). `deadline_seconds` bounds every
     report; None is for the command line, which waits as long as it takes. `periods_max` is
-    how many periods a series may have.
+    how many periods a series may have. `ledger` is None where none is configured.
     """
 
     def __init__(
@@ -74,24 +65,26 @@ class Aggregator:
         now_ns: Callable[[], int],
         deadline_seconds: float | None,
         periods_max: int = 2000,
+        ledger: LedgerHolder | None = None,
     ) -> None:
         self.now_ns = now_ns
         self.periods_max = periods_max
         self._sources = sources
+        self._ledger = ledger
         self._telemetry = telemetry
         self._deadline_seconds = deadline_seconds
         self._last_said: dict[SourceName, LastSaid] = {}
 
     async def summary(self, asked: ReportRange) -> wire.Summary:
         """Totals over a range."""
-        asking = self._begin(asked.span)
-        async with asyncio.TaskGroup() as group:
+        asking = self._begin(asked)
+        async with task_group() as group:
             inventory = group.create_task(asking.inventory())
-            usage = group.create_task(asking.usage(inventory))
-            calls = group.create_task(asking.calls(groupings.SUMMARY))
+            usage = group.create_task(asking.usage(lambda: inventory))
+            calls = group.create_task(self._calls(asking, groupings.SUMMARY))
         return self._said(
             reports.summary(
-                asked, asking.now_ns, inventory.result(), usage.result(), calls.result()
+                asked, asking.knows_ns, inventory.result(), _total(usage.result()), calls.result()
             )
         )
 
@@ -105,70 +98,70 @@ class Aggregator:
         include_usage: bool,
     ) -> wire.Breakdown:
         """Rows per service, user or country; usage is for services only."""
-        asking = self._begin(asked.span)
+        asking = self._begin(asked)
+        needs = groupings.BREAKDOWNS[group_by]
         if group_by is not GroupBy.SERVICE:
-            calls = await asking.calls(groupings.BREAKDOWNS[group_by])
+            calls = await self._calls(asking, needs)
             if group_by is GroupBy.USER:
                 return self._said(
-                    reports.user_breakdown(asked, asking.now_ns, calls, group_by=group_by_text)
+                    reports.user_breakdown(asked, asking.knows_ns, calls, group_by=group_by_text)
                 )
             return self._said(
-                reports.country_breakdown(asked, asking.now_ns, calls, group_by=group_by_text)
+                reports.country_breakdown(asked, asking.knows_ns, calls, group_by=group_by_text)
             )
-        async with asyncio.TaskGroup() as group:
-            both = group.create_task(asking.calls(groupings.BREAKDOWNS[group_by]))
+        async with task_group() as group:
+            both = group.create_task(self._calls(asking, needs))
             if include_usage:
                 inventory = group.create_task(asking.inventory())
-                usage = group.create_task(asking.usage(inventory))
+                usage = group.create_task(asking.usage(lambda: inventory))
         return self._said(
             reports.service_breakdown(
                 asked,
-                asking.now_ns,
+                asking.knows_ns,
                 both.result(),
                 group_by=group_by_text,
                 include_users=include_users,
                 inventory=inventory.result() if include_usage else None,
-                usage=usage.result() if include_usage else None,
+                usage=_total(usage.result()) if include_usage else None,
             )
         )
 
     async def value(self, asked: ReportRange, service: str, metric: Metric) -> wire.Value:
         """One of `SERVICE_METRICS` of one service; zero where nothing is known of it."""
-        asking = self._begin(asked.span)
+        asking = self._begin(asked)
         source = reports.source_of(metric)
         outcome: Outcome[Usage] | Outcome[ServiceCount]
         if source is SourceName.USAGE:
-            outcome = await asking.usage_of_known_services()
+            outcome = _total(await asking.usage(asking.inventory, service=service))
         else:
             stream = LogStream(source.value)
             users = metric is Metric.USERS_PER_SERVICE
-            counted = await asking.counts(service, frozenset({stream}), users=users)
-            outcome = counted[stream]
-        figure = reports.service_metric(asked, asking.now_ns, service, metric, outcome)
+            outcome = (await asking.counts(service, [stream], users=users))[stream]
+        figure = reports.service_metric(asked, asking.knows_ns, service, metric, outcome)
         return self._said(reports.value(asked, service, figure))
 
     async def service(self, asked: ReportRange, service: str) -> wire.ServiceMetrics:
         """Every metric of one service."""
-        asking = self._begin(asked.span)
-        async with asyncio.TaskGroup() as group:
-            usage = group.create_task(asking.usage_of_known_services())
-            counts = group.create_task(asking.counts(service, _BOTH, users=True))
+        asking = self._begin(asked)
+        async with task_group() as group:
+            usage = group.create_task(asking.usage(asking.inventory, service=service))
+            counts = group.create_task(asking.counts(service, LogStream, users=True))
         figures = []
         for metric in wire.SERVICE_METRICS:
             source = reports.source_of(metric)
             outcome = (
-                usage.result()
+                _total(usage.result())
                 if source is SourceName.USAGE
                 else counts.result()[LogStream(source.value)]
             )
-            figure = reports.service_metric(asked, asking.now_ns, service, metric, outcome)
+            figure = reports.service_metric(asked, asking.knows_ns, service, metric, outcome)
             figures.append(self._said(figure))
         return reports.service_metrics(asked, service, figures)
 
     async def owners(self) -> Outcome[wire.Owners]:
         """Who an administrator may filter by, from namespaces and services."""
-        asking = self._begin(Span(0, 0))
-        return reports.owners(await asking.inventory())
+        live = self._live(self.now_ns())
+        return reports.owners(await live.inventory())
 
     def last_said(self) -> dict[SourceName, LastSaid]:
         """What each source said when it was last asked for a report."""
@@ -189,8 +182,40 @@ class Aggregator:
         for connection in self._sources.connections:
             await connection.aclose()
 
-    def _begin(self, span: Span) -> _Asking:
-        return _Asking(self._sources, self._telemetry, self.now_ns(), self._deadline(), span)
+    def _begin(self, asked: ReportRange) -> Asking:
+        now_ns, deadline = self.now_ns(), self._deadline()
+        holder, reading = self._ledger, None
+        if holder is not None and holder.store is not None:
+            reading = LedgerReading(
+                holder.store,
+                asked.span,
+                now_ns=now_ns,
+                as_of_ns=asked.as_of_ns,
+                bounds_ns=bounds_ns(asked),
+                rows_max=holder.rows_max,
+                deadline=deadline,
+            )
+        return Asking(
+            self._live(now_ns, deadline),
+            asked,
+            now_ns=now_ns,
+            ledger=reading,
+            problem="" if holder is None else holder.problem,
+        )
+
+    def _live(self, now_ns: int, deadline: float | None = None) -> Live:
+        if deadline is None:
+            deadline = self._deadline()
+        return Live(self._sources, self._telemetry, now_ns=now_ns, deadline=deadline)
+
+    async def _calls(self, asking: Asking, needs: Needs) -> Calls:
+        sums = await asking.calls(needs)
+        return Calls(
+            executions=sums.get(LogStream.EXECUTIONS, NO_LOGS),
+            exposed=sums.get(LogStream.EXPOSED, NO_LOGS),
+            geoip=self._sources.geoip.outcome(),
+            roster=await asking.roster(),
+        )
 
     def _deadline(self) -> float | None:
         if self._deadline_seconds is None:
@@ -208,170 +233,12 @@ class Aggregator:
         return report
 
 
-_NO_CLUSTER = Unavailable(
-    origin="",
-    notes=("no Kubernetes cluster is configured (OSCAR_METRICS_KUBERNETES)",),
-)
-_NO_USAGE = Unavailable(origin="", notes=("no Prometheus is configured (PROMETHEUS_URL)",))
-_NO_LOGS = Unavailable(
-    origin="",
-    notes=(
-        "no request log is configured (LOKI_URL, OSCAR_METRICS_LOG_FILES, or a cluster's pod logs)",
-    ),
-)
-# How long past the deadline a source may take to hand over what it has.
-_HAND_OVER_SECONDS = 0.5
-
-
-class _Asking:
-    """The questions of one report: one clock reading, one deadline, one span."""
-
-    def __init__(
-        self,
-        sources: Sources,
-        telemetry: Telemetry,
-        now_ns: int,
-        deadline: float | None,
-        span: Span,
-    ) -> None:
-        self.now_ns = now_ns
-        self._sources = sources
-        self._telemetry = telemetry
-        self._deadline = deadline
-        self._span = span
-
-    async def inventory(self) -> Outcome[Inventory]:
-        source = self._sources.inventory
-        if source is None:
-            return _NO_CLUSTER
-        return await self._guarded(
-            "kubernetes", source.read(now_ns=self.now_ns, deadline=self._deadline)
-        )
-
-    async def usage(self, inventory: Awaitable[Outcome[Inventory]]) -> Outcome[Usage]:
-        source = self._sources.usage
-        if source is None:
-            return _NO_USAGE
-        known = await inventory
-        return await self._guarded(
-            "prometheus",
-            source.read(self._span, known, now_ns=self.now_ns, deadline=self._deadline),
-        )
-
-    async def usage_of_known_services(self) -> Outcome[Usage]:
-        return await self.usage(self.inventory()) if self._sources.usage else _NO_USAGE
-
-    async def calls(self, needs: Needs) -> Calls:
-        roster = await self._roster()
-        logs = await self._tallies(frozenset(needs), roster)
-        sums = {stream: _sums(log, needs[stream]) for stream, log in logs.items()}
-        return Calls(
-            executions=sums.get(LogStream.EXECUTIONS, _NO_LOGS),
-            exposed=sums.get(LogStream.EXPOSED, _NO_LOGS),
-            geoip=self._sources.geoip.outcome(),
-            roster=roster,
-        )
-
-    async def counts(
-        self, service: str, streams: frozenset[LogStream], *, users: bool
-    ) -> dict[LogStream, Outcome[ServiceCount]]:
-        """One service's calls in each stream: counted by the engine where it can."""
-        counting = self._sources.counting
-        counted: dict[LogStream, Outcome[ServiceCount]] = {}
-        if counting is not None:
-            async with asyncio.TaskGroup() as group:
-                tasks = {
-                    stream: group.create_task(
-                        self._guarded(
-                            counting.origin,
-                            counting.count_service(
-                                self._span,
-                                stream,
-                                service,
-                                users=users and stream is LogStream.EXECUTIONS,
-                                now_ns=self.now_ns,
-                                deadline=self._deadline,
-                            ),
-                        )
-                    )
-                    for stream in streams
-                }
-            counted = {stream: task.result() for stream, task in tasks.items()}
-            if self._sources.fallback_logs is None:
-                return counted
-        rest = frozenset(
-            stream for stream in streams if isinstance(counted.get(stream, _NO_LOGS), Unavailable)
-        )
-        if not rest:
-            return counted
-        tallied = await self._tallies(rest, await self._roster())
-        return counted | {
-            stream: reports.service_count(
-                _sums(outcome, groupings.ONE_SERVICE[stream], service=service)
-            )
-            for stream, outcome in tallied.items()
-        }
-
-    async def _tallies(
-        self, streams: frozenset[LogStream], roster: Outcome[Roster]
-    ) -> dict[LogStream, Outcome[CallLog]]:
-        sources = self._sources
-        await asyncio.to_thread(sources.geoip.refresh)
-        known = {} if isinstance(roster, Unavailable) else roster.facts
-        countries = Countries(sources.geoip, known)
-        outcomes = await self._read(sources.logs, streams, countries)
-        unread = frozenset(s for s in streams if isinstance(outcomes[s], Unavailable))
-        if not unread or sources.fallback_logs is None:
-            return outcomes
-        instead = await self._read(sources.fallback_logs, unread, countries)
-        return outcomes | {
-            stream: _instead_of(outcomes[stream], outcome) for stream, outcome in instead.items()
-        }
-
-    async def _read(
-        self, source: LogSource | None, streams: frozenset[LogStream], countries: Countries
-    ) -> dict[LogStream, Outcome[CallLog]]:
-        if source is None:
-            return dict.fromkeys(streams, _NO_LOGS)
-        outcomes = await self._guarded(
-            source.origin,
-            source.read(
-                self._span, streams, countries, now_ns=self.now_ns, deadline=self._deadline
-            ),
-        )
-        if isinstance(outcomes, Unavailable):
-            return dict.fromkeys(streams, outcomes)
-        for outcome in outcomes.values():
-            if not isinstance(outcome, Unavailable):
-                log = outcome.facts
-                self._telemetry.lines_seen.labels(source.origin).inc(log.lines_seen)
-                self._telemetry.lines_understood.labels(source.origin).inc(log.lines_understood)
-        return outcomes
-
-    async def _roster(self) -> Outcome[Roster]:
-        return await self._guarded("file", self._sources.roster.read(self.now_ns))
-
-    async def _guarded(self, origin: str, answer: Awaitable[F]) -> F | Unavailable:
-        """The answer; a source that breaks its promise not to raise is missing, and logged."""
-        backstop = None if self._deadline is None else self._deadline + _HAND_OVER_SECONDS
-        try:
-            async with asyncio.timeout_at(backstop):
-                return await answer
-        except TimeoutError:
-            return Unavailable(
-                origin=origin, notes=("had not finished when the report's deadline came",)
-            )
-        except Exception:  # noqa: BLE001 - one source's bug must not take the others' facts along
-            _log.exception("source raised", origin=origin)
-            return Unavailable(origin=origin, notes=("failed in a way that is our own mistake",))
-
-
 def _not_configured(sources: Sources) -> list[Finding]:
     """What reports will miss because nobody was named to ask."""
     absent = (
-        (sources.logs, SourceName.REQUEST_LOGS, Level.PROBLEM, _NO_LOGS),
-        (sources.inventory, SourceName.INVENTORY, Level.WARNING, _NO_CLUSTER),
-        (sources.usage, SourceName.USAGE, Level.WARNING, _NO_USAGE),
+        (sources.logs, SourceName.REQUEST_LOGS, Level.PROBLEM, NO_LOGS),
+        (sources.inventory, SourceName.INVENTORY, Level.WARNING, NO_CLUSTER),
+        (sources.usage, SourceName.USAGE, Level.WARNING, NO_USAGE),
     )
     return [
         Finding(source=name, level=level, says=sentence(outcome.notes), change="configure one")
@@ -380,21 +247,7 @@ def _not_configured(sources: Sources) -> list[Finding]:
     ]
 
 
-def _sums(
-    outcome: Outcome[CallLog], asked: Collection[Grouping], *, service: str | None = None
-) -> Outcome[CallSums]:
-    """What a request log says, added up; of one service name's calls only, or of all."""
+def _total(outcome: Outcome[UsageByPeriod]) -> Outcome[Usage]:
     if isinstance(outcome, Unavailable):
         return outcome
-    tallies = outcome.facts.tallies
-    if service is not None:
-        tallies = Tallies({key: n for key, n in tallies.items() if key.service == service})
-    return with_facts(outcome, of_tallies(tallies, asked))
-
-
-def _instead_of(failed: Outcome[CallLog], outcome: Outcome[CallLog]) -> Outcome[CallLog]:
-    """The second source's outcome, saying what it stands in for; the first's if it has none."""
-    if isinstance(outcome, Unavailable):
-        return failed
-    note = f"read instead of {failed.origin}, which said: {sentence(failed.notes)}"
-    return msgspec.structs.replace(outcome, notes=(*outcome.notes, note))
+    return with_facts(outcome, total_usage(outcome.facts))

@@ -23,7 +23,7 @@ from oscar_metrics.outcome import (
     doubts_and_remarks,
     settle,
 )
-from oscar_metrics.timerange import Span, merge
+from oscar_metrics.timerange import Span, merge, subtract
 
 F = TypeVar("F")
 
@@ -34,7 +34,7 @@ _SENTENCES_MOST = 12
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """What was said of some stretches of a range; `spans` are sorted and do not overlap.
 
-    `if_missing` is why a stretch is a gap when its outcome is Unavailable.
+    `if_missing` is why a stretch is a gap when its outcome is Unavailable and says no more.
     """
 
     spans: tuple[Span, ...]
@@ -63,12 +63,7 @@ def join(
     if not spoke:
         notes = _distinct(note for piece in pieces for note in piece.outcome.notes)
         return Unavailable(origin=_origins(pieces), notes=tuple(notes))
-    gaps = [
-        Gap(span=span, reason=piece.if_missing)
-        for piece in pieces
-        if isinstance(piece.outcome, Unavailable)
-        for span in piece.spans
-    ]
+    gaps = [gap for piece in pieces for gap in _missing(piece)]
     gaps += [gap for outcome in spoke if isinstance(outcome, Partial) for gap in outcome.gaps]
     said = [(piece, *doubts_and_remarks(piece.outcome)) for piece in pieces]
     future = [piece for piece in pieces if all(span.start_ns >= now_ns for span in piece.spans)]
@@ -103,6 +98,19 @@ def join(
         narrowed = _measures(spoke) if not (outcome.gaps or missing or doubts) else frozenset()
         outcome = msgspec.structs.replace(outcome, measures=narrowed)
     return msgspec.structs.replace(outcome, sealed=sealed)
+
+
+def _missing(piece: Piece) -> list[Gap]:
+    """The gaps an Unavailable leaves: its own, and `if_missing` for what they leave over."""
+    if not isinstance(piece.outcome, Unavailable):
+        return []
+    own = [
+        Gap(span=gap.span.clip(span), reason=gap.reason)
+        for gap in piece.outcome.gaps
+        for span in piece.spans
+    ]
+    left = (left for span in piece.spans for left in subtract(span, [gap.span for gap in own]))
+    return [*own, *(Gap(span=span, reason=piece.if_missing) for span in left)]
 
 
 def _is_live(outcome: Outcome[Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from oscar_metrics.errors import LedgerError
-from oscar_metrics.facts import Inventory, LogStream, Usage, UsageMethod
+from oscar_metrics.facts import Inventory, LogStream, UsageMethod
 from oscar_metrics.ledger.plan import Plan, plan
 from oscar_metrics.ledger.seals import KIND_OF, Restated, Sealed, SealKind, Stretch
 from oscar_metrics.ledger.store import LedgerStore
@@ -24,11 +24,11 @@ from oscar_metrics.outcome import (
 )
 from oscar_metrics.sums import CallSums, Grouping
 from oscar_metrics.timerange import Span
+from oscar_metrics.usage_sums import UsageByPeriod
 
 T = TypeVar("T")
 
 ORIGIN = "ledger"
-UsageByPeriod = dict[int, Usage]
 
 
 class LedgerReading:

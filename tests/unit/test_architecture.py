@@ -18,6 +18,8 @@ LAYERS = {
     "findings": 0,
     "sums": 0,
     "joined": 0,
+    "usage_sums": 0,
+    "tasks": 0,
     "telemetry": 0,
     "wire": 1,
     "completeness": 1,
@@ -33,6 +35,8 @@ LAYERS = {
     "sources": 3,
     "auth": 3,
     "ledger": 3,
+    "live": 4,
+    "asking": 4,
     "aggregator": 4,
     "handlers": 5,
     "settings": 6,
@@ -42,7 +46,18 @@ LAYERS = {
     "__main__": 9,
 }
 # Within layer 0 and 1 the order is the one below: each may import those before it.
-FOUNDATION = ["errors", "timerange", "facts", "outcome", "findings", "sums", "joined", "telemetry"]
+FOUNDATION = [
+    "errors",
+    "timerange",
+    "facts",
+    "outcome",
+    "findings",
+    "sums",
+    "joined",
+    "usage_sums",
+    "tasks",
+    "telemetry",
+]
 # Who may read a clock or the environment.
 EDGES = {"app", "cli", "__main__"}
 
