@@ -52,27 +52,27 @@ class KubeletLines:
         """Every line before this has come; 0 before the first."""
         return 0 if self.newest_ns is None else self.newest_ns - _DISORDER_NS
 
-    def feed(self, piece: bytes) -> list[str]:
-        """The lines of the span that this piece completes, without their times."""
+    def feed(self, piece: bytes) -> list[tuple[int, str]]:
+        """The lines of the span that this piece completes: their instants, and the rest."""
         if self._skipping:
             _, newline, piece = piece.partition(b"\n")
             if not newline:
                 return []
             self._skipping = False
         whole, newline, self._rest = (self._rest + piece).rpartition(b"\n")
-        texts = self._lines(whole) if newline else []
+        found = self._lines(whole) if newline else []
         if len(self._rest) > self._line_bytes:
-            texts += self._lines(self._rest[: self._line_bytes])
+            found += self._lines(self._rest[: self._line_bytes])
             self._rest, self._skipping = b"", True
-        return texts
+        return found
 
-    def end(self) -> list[str]:
+    def end(self) -> list[tuple[int, str]]:
         """What is left when the log ends: at most a line that has no end yet."""
         rest, self._rest = self._rest, b""
         return self._lines(rest) if rest else []
 
-    def _lines(self, block: bytes) -> list[str]:
-        texts = []
+    def _lines(self, block: bytes) -> list[tuple[int, str]]:
+        found = []
         start_ns, stop_ns = self._span.start_ns, self._span.stop_ns
         for line in self._without_copies(block.decode("utf-8", "replace").split("\n")):
             stamp, _, text = line.partition(" ")
@@ -80,9 +80,9 @@ class KubeletLines:
             if at_ns is None:
                 self.odd += self.began
             elif start_ns <= at_ns < stop_ns:
-                texts.append(text)
+                found.append((at_ns, text))
             self.began = True
-        return texts
+        return found
 
     def _without_copies(self, lines: list[str]) -> list[str]:
         now_ns = self.newest_ns or 0

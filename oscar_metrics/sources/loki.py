@@ -9,7 +9,7 @@ from typing import TypeVar
 from oscar_metrics.errors import Reason, SettingsError, UpstreamError
 from oscar_metrics.facts import CallLog, LogStream, ServiceCount, SlottedLog
 from oscar_metrics.findings import Finding
-from oscar_metrics.outcome import Outcome, Unavailable, not_understood, settle
+from oscar_metrics.outcome import Outcome, Unavailable, join_gaps, not_understood, settle
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.logql import (
     EXPOSED_QUERY,
@@ -183,11 +183,12 @@ class LokiLogs:
             await survey.run(counting, deadline)
             if survey.speaks:
                 return survey
+            gaps = tuple(join_gaps(survey.gaps, survey.reachable))
             if not survey.silent:
-                return Unavailable(origin=ORIGIN, notes=survey.why_not)
+                return Unavailable(origin=ORIGIN, notes=survey.why_not, gaps=gaps)
             async with asyncio.timeout_at(deadline):
                 notes = await why_nothing(self._api, query, now_ns)
-            return Unavailable(origin=ORIGIN, notes=notes)
+            return Unavailable(origin=ORIGIN, notes=notes, gaps=gaps)
         except UpstreamError as exc:
             return Unavailable(origin=ORIGIN, notes=tuple(failures([exc.reason])))
         except TimeoutError:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Annotated, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
 
 from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
-from oscar_metrics.facts import CallLog, LogStream
+from oscar_metrics.facts import CallLog, LogStream, SlottedLog
 from oscar_metrics.findings import Finding, Level
-from oscar_metrics.outcome import GapReason, Outcome, Unavailable, settle
+from oscar_metrics.outcome import GapReason, Outcome, Unavailable, not_understood, settle
 from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.kubernetes import APPLY_RBAC, CHANGE
 from oscar_metrics.sources.kubernetes_client import KubernetesClient, Page
@@ -31,8 +31,12 @@ from oscar_metrics.sources.kubernetes_pods import (
     containers_of,
     gaps_of,
 )
+from oscar_metrics.sources.slotted_tallying import SlottedTallier, lines_of
 from oscar_metrics.sources.tallying import Tallier
 from oscar_metrics.timerange import SECOND_NS, Span, format_instant, parse_instant
+
+L = TypeVar("L")
+L_co = TypeVar("L_co", covariant=True)
 
 _ORIGIN = "pod-logs"
 _PODS = msgspec.json.Decoder(Page[Pod])
@@ -80,19 +84,37 @@ class PodLogs:
         deadline: float | None,
     ) -> dict[LogStream, Outcome[CallLog]]:
         """What each of the logs says of the span; one that fails leaves the other alone."""
-        async with asyncio.TaskGroup() as group:
-            tasks = {
-                stream: group.create_task(
-                    _StreamReading(
-                        _PodSource(self._client, self._settings, stream),
-                        self._settings,
-                        span,
-                        Tallier(stream, countries, ingress_host=self._settings.ingress_host),
-                    ).outcome(now_ns, deadline)
-                )
-                for stream in streams
-            }
-        return {stream: task.result() for stream, task in tasks.items()}
+        host = self._settings.ingress_host
+        return await self._read(
+            span,
+            {stream: Tallier(stream, countries, ingress_host=host) for stream in streams},
+            lambda log: (log.lines_seen, log.lines_understood),
+            now_ns=now_ns,
+            deadline=deadline,
+        )
+
+    async def read_slots(
+        self,
+        span: Span,
+        streams: frozenset[LogStream],
+        countries: Countries,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> dict[LogStream, Outcome[SlottedLog]]:
+        """The same by parts of quarter-hours."""
+        host = self._settings.ingress_host
+        return await self._read(
+            span,
+            {stream: SlottedTallier(stream, countries, ingress_host=host) for stream in streams},
+            lines_of,
+            now_ns=now_ns,
+            deadline=deadline,
+        )
+
+    async def kept_from(self, now_ns: int, deadline: float | None) -> int | None:  # noqa: ARG002 - what every log source is asked
+        """Not known: when logs are rotated depends on what is written to them."""
+        return None
 
     async def check(self, now_ns: int) -> list[Finding]:
         """Whether the pods of both logs are found and readable, and how far back they reach."""
@@ -111,6 +133,30 @@ class PodLogs:
                 says = f"{source.where}: a log is not where the kubelet looks for it"
                 findings.append(_finding(Level.PROBLEM, says, "look at the kubelet's own log"))
         return findings
+
+    async def _read(
+        self,
+        span: Span,
+        tallies: dict[LogStream, _Tally[L]],
+        lines: Callable[[L], tuple[int, int]],
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> dict[LogStream, Outcome[L]]:
+        async with asyncio.TaskGroup() as group:
+            tasks = {
+                stream: group.create_task(
+                    _StreamReading(
+                        _PodSource(self._client, self._settings, stream),
+                        self._settings,
+                        span,
+                        tally,
+                        lines,
+                    ).outcome(now_ns, deadline)
+                )
+                for stream, tally in tallies.items()
+            }
+        return {stream: task.result() for stream, task in tasks.items()}
 
 
 class _NothingToRead(Exception):
@@ -203,23 +249,39 @@ class _PodSource:
         return reading.covered(run).start_ns
 
 
-class _StreamReading:
+class _Tally(Protocol[L_co]):
+    """Counts lines; what it counted is an L."""
+
+    def add_timed(self, lines: Iterable[tuple[int, str]]) -> None:
+        """Count lines with their instants."""
+
+    def result(self) -> L_co:
+        """What was counted so far."""
+
+
+class _StreamReading(Generic[L]):
     """One log read for one report."""
 
     def __init__(
-        self, source: _PodSource, settings: PodLogsSettings, span: Span, tallier: Tallier
+        self,
+        source: _PodSource,
+        settings: PodLogsSettings,
+        span: Span,
+        tally: _Tally[L],
+        lines: Callable[[L], tuple[int, int]],
     ) -> None:
         self._source = source
         self._settings = settings
         self._span = span
-        self._tallier = tallier
+        self._tally = tally
+        self._lines = lines
         self._containers: list[Container] = []
         self._readings: dict[Run, Reading] = {}
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._bytes_left = settings.report_bytes
         self._doubts: set[str] = set()
 
-    async def outcome(self, now_ns: int, deadline: float | None) -> Outcome[CallLog]:
+    async def outcome(self, now_ns: int, deadline: float | None) -> Outcome[L]:
         """What the log says of the span by the deadline."""
         try:
             async with asyncio.timeout_at(deadline):
@@ -237,12 +299,9 @@ class _StreamReading:
             self._doubts.add(f"whether a pod restarted meanwhile is not known: {exc}")
         except _NothingToRead as exc:
             return Unavailable(origin=_ORIGIN, notes=(str(exc),))
-        calls = self._tallier.result()
-        if (unclear := calls.lines_seen - calls.lines_understood) > 0:
-            self._doubts.add(
-                f"{unclear:,} of {calls.lines_seen:,} lines recognised as calls"
-                " could not be understood"
-            )
+        calls = self._tally.result()
+        lines_seen, lines_understood = self._lines(calls)
+        self._doubts.update(not_understood(lines_seen, lines_understood))
         gaps = gaps_of(self._span, self._containers, self._readings)
         return settle(
             calls,
@@ -252,7 +311,7 @@ class _StreamReading:
             gaps=gaps,
             doubts=sorted(self._doubts),
             notes=(_GONE,),
-            anything_read=bool(calls.lines_seen),
+            anything_read=bool(lines_seen),
         )
 
     async def _read(self) -> None:
@@ -307,11 +366,11 @@ class _StreamReading:
                 self._bytes_left -= len(piece)
                 if self._bytes_left < 0:
                     raise _TooMuch
-                self._tallier.add(lines.feed(piece))
+                self._tally.add_timed(lines.feed(piece))
                 reading.first_ns, reading.reached_ns = lines.first_ns, lines.reached_ns
                 if lines.past_span:
                     break
-            self._tallier.add(lines.end())
+            self._tally.add_timed(lines.end())
         reading.first_ns = lines.first_ns
         if lines.odd:
             self._doubts.add(f"pod {run.pod}: {lines.odd} lines of its log have no time")

@@ -89,6 +89,10 @@ class Tallier:
             if sum(map(len, self._raw.values())) > _RAW_KEYS:
                 self.settle()
 
+    def add_timed(self, lines: Iterable[tuple[int, str]]) -> None:
+        """The same for lines with their instants."""
+        self.add(line for _, line in lines)
+
     def include(self, log: CallLog) -> None:
         """Count what another tallier has counted."""
         self._tallies.update(log.tallies)

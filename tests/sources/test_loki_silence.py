@@ -118,9 +118,12 @@ async def test_what_loki_deletes_or_hides_is_a_gap(tmp_path: Path) -> None:
             reason=GapReason.RETENTION,
         )
         assert total(outcome) == 1
-        older = await streams.read(now_ns - 5 * DAY_NS, now_ns - 4 * DAY_NS)
+        gone = Span(now_ns - 5 * DAY_NS, now_ns - 4 * DAY_NS)
+        older = await streams.read(gone.start_ns, gone.stop_ns)
         assert older == Unavailable(
-            origin="loki", notes=("all of the range: older than the source keeps",)
+            origin="loki",
+            notes=("all of the range: older than the source keeps",),
+            gaps=(Gap(span=gone, reason=GapReason.RETENTION),),
         )
         found = [finding.says for finding in await streams.check()]
         assert "it keeps lines for 2 days: what is older is a gap in reports" in found

@@ -18,7 +18,9 @@ def lines_of(*pieces: str | bytes, span: Span = SPAN, line_bytes: int = 4096) ->
     found = []
     for piece in pieces:
         found += lines.feed(piece.encode() if isinstance(piece, str) else piece)
-    return found + lines.end()
+    found += lines.end()
+    assert all(at_ns in span for at_ns, _ in found)
+    return [text for _, text in found]
 
 
 def stamped(time: str, text: str) -> str:
@@ -95,7 +97,8 @@ def test_reading_may_stop_only_when_nothing_of_the_span_can_follow() -> None:
     lines.feed(stamped("11:00:00.000000000Z", "just after").encode())
     assert not lines.past_span
     # The other output of the same container, a little behind.
-    assert lines.feed(stamped("10:59:59.900000000Z", "late").encode()) == ["late"]
+    late_ns = SPAN.stop_ns - SECOND_NS // 10
+    assert lines.feed(stamped("10:59:59.900000000Z", "late").encode()) == [(late_ns, "late")]
     assert lines.newest_ns == SPAN.stop_ns
     lines.feed(stamped("11:01:00.000000000Z", "long after").encode())
     assert lines.past_span
