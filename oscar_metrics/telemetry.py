@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     GCCollector,
     Histogram,
     PlatformCollector,
@@ -62,6 +63,46 @@ class Telemetry:
             "Log lines that became part of a tally, by origin.",
             ("origin",),
             registry=self.registry,
+        )
+        self.ledger = LedgerTelemetry(self.registry)
+
+
+class LedgerTelemetry:
+    """What the sealing of hours comes to; labels are the four kinds and the verdicts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, says: str, *labels: str) -> Gauge:
+            return Gauge(f"oscar_metrics_ledger_{name}", says, labels, registry=registry)
+
+        self.usable = gauge("usable", "Whether the ledger can be read and written (1) or not (0).")
+        self.sealed_up_to = gauge(
+            "sealed_up_to_timestamp_seconds", "The end of the newest sealed hour.", "kind"
+        )
+        self.lag = gauge(
+            "lag_seconds", "How long ago the newest sealed hour ended, as last looked at.", "kind"
+        )
+        self.unsealed_hours = gauge(
+            "unsealed_hours", "Hours that ended, are within reach and are not sealed.", "kind"
+        )
+        self.provisional_hours = gauge(
+            "provisional_hours", "Sealed hours that are looked at again.", "kind"
+        )
+        self.partial_hours = gauge(
+            "partial_hours", "Sealed hours of which something is missing.", "kind"
+        )
+        self.expiring_hours = gauge(
+            "expiring_hours", "Unsealed hours that their source drops within a day.", "kind"
+        )
+        self.expiring_seconds = gauge(
+            "expiring_seconds_left",
+            "Until a source drops the first unsealed hour; infinite when none is near.",
+            "kind",
+        )
+        self.seals = Counter(
+            "oscar_metrics_ledger_seals_total",
+            "Hours looked at, by what became of them.",
+            ("kind", "verdict"),
+            registry=registry,
         )
 
 
