@@ -46,15 +46,16 @@ COUNTRY_FROM_CODES = MappingProxyType(
 # was taken of that slot, NULL for one that was not. It tells no usage from nothing measured.
 MEASURED = 0
 
-# The checksum of a seal's rows, over ids and counts: forgetting a user leaves it as it is,
-# and MD5 is the same in every version of the engine. 0 for a seal without rows.
+# The checksum of a seal's rows, over ids and counts, so that forgetting a user leaves it as
+# it is: the first 16 digits of each row's MD5, all of them XORed. 0 for a seal without rows.
 CALLS_DIGEST = (
-    "coalesce(bit_xor(md5_number_lower(concat_ws('|', part, service_id, user_id, country_id,"
-    " country_from, kind, result, count))), 0)"
+    "coalesce(bit_xor(('0x' || left(md5(concat_ws('|', part, service_id, user_id, country_id,"
+    " country_from, kind, result, count)), 16))::UBIGINT), 0)"
 )
 USAGE_DIGEST = (
-    "coalesce(bit_xor(md5_number_lower(concat_ws('|', slot, service_id,"
-    " coalesce(cpu_core_ns::VARCHAR, '-'), coalesce(gpu_core_ns::VARCHAR, '-')))), 0)"
+    "coalesce(bit_xor(('0x' || left(md5(concat_ws('|', slot, service_id,"
+    " coalesce(cpu_core_ns::VARCHAR, '-'), coalesce(gpu_core_ns::VARCHAR, '-'))),"
+    " 16))::UBIGINT), 0)"
 )
 
 _VERSION_1 = """
@@ -87,6 +88,8 @@ CREATE TABLE seals (
     next_look_ns BIGINT,                   -- NULL when final
     origin VARCHAR NOT NULL,
     method VARCHAR NOT NULL,
+    doubts VARCHAR NOT NULL,               -- JSON array of strings
+    measures VARCHAR NOT NULL,             -- JSON array of outcome.Measure: what is in doubt
     notes VARCHAR NOT NULL,                -- JSON array of strings
     gaps VARCHAR NOT NULL,                 -- JSON array of outcome.Gap
     missing_ns BIGINT NOT NULL,            -- what the gaps take away in all
