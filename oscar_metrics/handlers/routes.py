@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from litestar import Litestar, Response, route
@@ -31,17 +32,20 @@ def build_app(
     password: str,
     telemetry: Telemetry,
     version: str,
+    running: AbstractAsyncContextManager[None] | None = None,
 ) -> ASGIApp:
     """The ASGI application over an aggregator, which it closes when it shuts down.
 
     `username` and `password` are the administrator's; `version` is what the OpenAPI
-    document says this is.
+    document says this is. `running` is entered before the first request is answered and
+    left after the last one.
     """
     auth = BasicAuth(username, password)
     litestar = Litestar(
         route_handlers=create_routes(aggregator, auth, telemetry, version),
         exception_handlers=exception_handlers(),
         on_shutdown=[aggregator.aclose],
+        lifespan=[running] if running else [],
         # The document is written by hand (openapi.py) and what happens is logged by us.
         openapi_config=None,
         logging_config=None,

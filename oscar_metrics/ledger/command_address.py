@@ -68,7 +68,10 @@ def listening(file: Path) -> Iterator[socket.socket]:
 
 
 def connected(file: Path) -> socket.socket:
-    """A socket to the process that holds the ledger; raises LedgerHeld where none answers."""
+    """A socket to the server that holds the ledger.
+
+    Raises LedgerHeld where nobody answers, LedgerError where this user may not ask.
+    """
     path = socket_path(file)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_CONNECTED_WITHIN_SECONDS)
@@ -77,7 +80,7 @@ def connected(file: Path) -> socket.socket:
             connection.connect(address)
     except PermissionError as exc:
         connection.close()
-        raise LedgerHeld(
+        raise LedgerError(
             f"{file} is held by a server of another user, who alone may ask it:"
             " run this as that user"
         ) from exc

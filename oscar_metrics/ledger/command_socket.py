@@ -148,8 +148,10 @@ async def _work(request: bytes, reader: StreamReader, writer: StreamWriter, work
 async def _outcome(request: bytes, work: Work, progress: Progress) -> Result | Failed:
     try:
         result = msgspec.Raw(msgspec.json.encode(await work(request, progress)))
-    except RequestError as exc:
+    except BadRequest as exc:
         return Failed(text=exc.text, asked_wrong=True, detail=exc.detail, parameter=exc.parameter)
+    except RequestError as exc:
+        return Failed(text=f"{exc.text} ({exc.detail})")
     except OscarMetricsError as exc:
         return Failed(text=str(exc))
     except Exception:  # noqa: BLE001 - one command's bug must not end the server that answers it

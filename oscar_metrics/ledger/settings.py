@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -35,3 +36,13 @@ class LedgerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     rows_max: Annotated[int, Meta(ge=1000, le=50_000_000)] = 500_000
     # Periods (rows of a series) one report may have; one that asks for more is refused.
     periods_max: Annotated[int, Meta(ge=1, le=100_000)] = 2000
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is to be a ledger."""
+        return self.file != "off"
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.file)

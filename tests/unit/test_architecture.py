@@ -25,6 +25,8 @@ LAYERS = {
     "completeness": 1,
     "periods": 1,
     "groupings": 1,
+    "series": 1,
+    "ledger.seals": 1,
     "usage_hours": 1,
     "rows": 1,
     "reports": 1,
@@ -40,8 +42,14 @@ LAYERS = {
     "aggregator": 4,
     "handlers": 5,
     "settings": 6,
+    "commands": 7,
     "app": 7,
     "tables": 7,
+    "calendars": 7,
+    "dispatch": 8,
+    "cli_terminal": 8,
+    "cli_report": 8,
+    "cli_ledger": 8,
     "cli": 8,
     "__main__": 9,
 }
@@ -59,7 +67,7 @@ FOUNDATION = [
     "telemetry",
 ]
 # Who may read a clock or the environment.
-EDGES = {"app", "cli", "__main__"}
+EDGES = {"app", "cli", "cli_terminal", "__main__"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
