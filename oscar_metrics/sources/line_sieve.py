@@ -1,7 +1,7 @@
 """Which lines of a log lie in a span, and which of the two logs they are from. Pure.
 
 A minute's text is read once for all the lines that share it, and a line's own second only
-where an edge of the span cuts its minute.
+where an edge of the span cuts its minute, or where the line may be at a slot's first instant.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import Enum
 
 import msgspec
 
-from oscar_metrics.facts import LogStream
+from oscar_metrics.facts import LogStream, SlotPart
 from oscar_metrics.sources.line_times import (
     AFTER_OLD_MINUTE,
     AFTER_UTC_MINUTE,
@@ -21,6 +21,7 @@ from oscar_metrics.sources.line_times import (
     minute_start_ns,
 )
 from oscar_metrics.sources.log_lines import EXECUTIONS_TAG, stream_of
+from oscar_metrics.sources.slotted_tallying import part_of
 from oscar_metrics.timerange import SLOT_NS, Span
 
 # Minutes remembered; at some 300 bytes each, 15 MB.
@@ -32,18 +33,22 @@ _PREFIX_MINUTE_END = len("2026-01-31T23:59")
 # In a CRI line, what stands behind `stdout` or `stderr`.
 _WHOLE_AND_TAG = f" F {_TAG}"
 _STREAM_CHARACTERS = len(" stdout")
-# What no line begins with.
+# Stands for a whole span where the parts of its slots are not told apart.
+WHOLE = SlotPart(-1, first=False)
+# What no line begins with, and where lines go that there are none of.
 _NO_LINE = "\n"
+_NOBODY: list[str] = []
 
 
 class Sifted(msgspec.Struct, kw_only=True):
     """What a sieve found in one block, by log.
 
-    `lines` are those inside the span, `untimed` those whose time cannot be read. `met` is
-    the time, in whole minutes, of all lines, `inside` that of what lies in the span.
+    `lines` are those inside the span, by the part of a slot where that was asked for, else
+    under WHOLE; `untimed` those whose time cannot be read. `met` is the time, in whole
+    minutes, of all lines, `inside` that of what lies in the span.
     """
 
-    lines: dict[LogStream, list[str]]
+    lines: dict[LogStream, dict[SlotPart, list[str]]]
     untimed: dict[LogStream, list[str]]
     met: dict[LogStream, Span]
     inside: dict[LogStream, Span]
@@ -52,8 +57,9 @@ class Sifted(msgspec.Struct, kw_only=True):
 class LineSieve:
     """Lets through the lines that lie in `span`, and remembers where each log shows life."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, *, slotted: bool = False) -> None:
         self._span = span
+        self._slotted = slotted
         self._alive = whole_slots(span)
         # When the minutes begin that texts stand for.
         self._starts_ns: dict[str, int] = {}
@@ -69,7 +75,7 @@ class LineSieve:
     def sift(self, lines: Iterable[str]) -> Sifted:
         """What of a block's lines lies in the span."""
         sifted = Sifted(
-            lines={stream: [] for stream in LogStream},
+            lines={stream: {} for stream in LogStream},
             untimed={stream: [] for stream in LogStream},
             met={},
             inside={},
@@ -78,8 +84,12 @@ class LineSieve:
             self._forget_minutes()
         self._sift_usual(lines, sifted)
         for stream, log in self._logs.items():
-            self._meet(stream, [self._starts_ns[minute] for minute in log.touched], sifted)
-            log.touched.clear()
+            touched = [*log.outside, *log.lines]
+            self._meet(stream, [self._starts_ns[minute] for minute in touched], sifted)
+            self._take_apart(stream, log, sifted)
+            log.outside.clear()
+            log.lines.clear()
+            log.undecided.clear()
         return sifted
 
     def _sift_usual(self, lines: Iterable[str], sifted: Sifted) -> None:
@@ -87,7 +97,8 @@ class LineSieve:
 
         Most lines of most logs are such: bare, with the old time, or behind a CRI prefix.
         """
-        keep = sifted.lines[LogStream.EXECUTIONS].append
+        lines_of = self._logs[LogStream.EXECUTIONS].lines
+        keep = _NOBODY.append
         bare = old = prefixed = _NO_LINE
         for line in lines:
             if line.startswith(bare):
@@ -111,6 +122,7 @@ class LineSieve:
                 keep(line)
             elif minute := self._sort(line, sifted):
                 bare, old, prefixed = _usual_beginnings(minute)
+                keep = lines_of[minute].append
 
     def _sort(self, line: str, sifted: Sifted) -> str:
         """Sort one line; the text of its minute where all executions of that are let through."""
@@ -119,16 +131,46 @@ class LineSieve:
             return ""
         minute = minute_of(line)
         log = self._logs[stream]
-        place = log.places.get(minute) or self._place(log, minute)
-        if place is _Place.LOOK:
-            place = self._look(stream, line, sifted)
-            minute = ""
-        else:
-            log.touched.add(minute)
-        if place is not _Place.INSIDE:
-            return ""
-        sifted.lines[stream].append(line)
+        lines = log.lines.get(minute)
+        if lines is None:
+            place = log.places.get(minute) or self._place(log, minute)
+            if place is _Place.LOOK:
+                self._look(stream, line, sifted)
+                return ""
+            if place is _Place.OUTSIDE:
+                log.outside.add(minute)
+                return ""
+            lines = log.lines[minute] = self._lines_of(stream, minute, sifted)
+        lines.append(line)
         return minute if stream is LogStream.EXECUTIONS else ""
+
+    def _lines_of(self, stream: LogStream, minute: str, sifted: Sifted) -> list[str]:
+        """Where to put a minute's lines: those of one that begins a slot are looked at later."""
+        if not self._slotted:
+            return sifted.lines[stream].setdefault(WHOLE, [])
+        part = part_of(self._starts_ns[minute])
+        if part.first:
+            return self._logs[stream].undecided.setdefault(minute, [])
+        return sifted.lines[stream].setdefault(part, [])
+
+    def _take_apart(self, stream: LogStream, log: _Log, sifted: Sifted) -> None:
+        """Part the lines of minutes that begin a slot: what is at its first instant, the rest."""
+        for minute, lines in log.undecided.items():
+            start_ns = self._starts_ns[minute]
+            first = part_of(start_ns)
+            # A line of that instant has its second written out behind the minute.
+            second = f"{minute[-5:]}:00"
+            at_once = {
+                at
+                for at, line in enumerate(lines)
+                if second in line and line_time_ns(line) == start_ns
+            }
+            rest = [line for at, line in enumerate(lines) if at not in at_once]
+            if at_once:
+                parted = sifted.lines[stream].setdefault(first, [])
+                parted += [lines[at] for at in sorted(at_once)]
+            if rest:
+                sifted.lines[stream].setdefault(first._replace(first=False), []).extend(rest)
 
     def _place(self, log: _Log, minute: str) -> _Place:
         """Where a minute met for the first time lies; where it is none, each line is looked at."""
@@ -142,14 +184,16 @@ class LineSieve:
         log.places[minute] = place
         return place
 
-    def _look(self, stream: LogStream, line: str, sifted: Sifted) -> _Place:
+    def _look(self, stream: LogStream, line: str, sifted: Sifted) -> None:
         instant_ns = line_time_ns(line)
         if instant_ns is None:
             sifted.untimed[stream].append(line)
-            return _Place.OUTSIDE
+            return
         self._show_life(self._logs[stream], instant_ns)
         self._meet(stream, [instant_ns // MINUTE_NS * MINUTE_NS], sifted)
-        return _Place.INSIDE if instant_ns in self._span else _Place.OUTSIDE
+        if instant_ns in self._span:
+            part = part_of(instant_ns) if self._slotted else WHOLE
+            sifted.lines[stream].setdefault(part, []).append(line)
 
     def _meet(self, stream: LogStream, starts_ns: list[int], sifted: Sifted) -> None:
         if starts_ns:
@@ -175,7 +219,11 @@ class _Log:
 
     def __init__(self) -> None:
         self.places: dict[str, _Place] = {}
-        self.touched: set[str] = set()
+        # Of the block that is sifted: the minutes outside the span, where the lines of those
+        # inside go, and which of these may be at a slot's first instant.
+        self.outside: set[str] = set()
+        self.lines: dict[str, list[str]] = {}
+        self.undecided: dict[str, list[str]] = {}
         self.slots: set[int] = set()
 
 

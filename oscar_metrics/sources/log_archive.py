@@ -1,10 +1,11 @@
-"""Which files a glob stands for, and from when to when each of them holds lines."""
+"""Which files there are to read, and from when to when each of them holds lines."""
 
 from __future__ import annotations
 
 import glob
 import itertools
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ _SAMPLES = 16
 
 
 class LogFile(msgspec.Struct, frozen=True):
-    """A file of the glob; `version` is None where it could not even be looked at."""
+    """A file to read; `version` is None where it could not even be looked at."""
 
     path: Path
     version: FileVersion | None
@@ -47,30 +48,37 @@ class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.met) and not any(met.clip(span).length_ns for met in self.met.values())
 
 
-class Archive:
-    """The files of one glob, and what was learned of those that have not changed since."""
+def matching(pattern: str) -> list[Path]:
+    """The paths a glob stands for, by name."""
+    paths = map(Path, sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - absolute patterns
+    # `**` names directories on its way.
+    return [path for path in paths if not path.is_dir()] if "**" in pattern else list(paths)
 
-    def __init__(self, pattern: str, *, files_max: int, slack_ns: int) -> None:
-        self._pattern = pattern
+
+class Archive:
+    """Some files, and what was learned of those that have not changed since."""
+
+    def __init__(
+        self, paths: Callable[[], Sequence[Path]], *, files_max: int, slack_ns: int
+    ) -> None:
+        self._paths = paths
         self._files_max = files_max
         self._slack_ns = slack_ns
         self._known: dict[Path, tuple[FileVersion, FileFacts]] = {}
 
     def files(self) -> tuple[list[LogFile], int]:
-        """The files there are now, each once, by name; and how many are too many for one report."""
-        paths = sorted(glob.glob(self._pattern, recursive=True))  # noqa: PTH207 - absolute patterns
-        walks = "**" in self._pattern
+        """The files there are now, each once; and how many are too many for one reading."""
+        paths = self._paths()
         files: list[LogFile] = []
         met: set[tuple[int, int]] = set()
-        for path in map(Path, paths[: self._files_max]):
+        for path in paths[: self._files_max]:
             try:
                 version = FileVersion.of(path.stat())
             except OSError:
                 files.append(LogFile(path, None))
                 continue
-            # One file under two names (a link to the current log) is one file; `**` names
-            # directories on its way.
-            if (version.device, version.inode) in met or (walks and path.is_dir()):
+            # One file under two names (a link to the current log) is one file.
+            if (version.device, version.inode) in met:
                 continue
             met.add((version.device, version.inode))
             files.append(LogFile(path, version))

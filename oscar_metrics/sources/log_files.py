@@ -9,20 +9,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from oscar_metrics.facts import CallLog, LogStream
+from oscar_metrics.facts import CallLog, LogStream, SlottedLog
 from oscar_metrics.findings import Finding, Level
-from oscar_metrics.outcome import Gap, GapReason, Outcome, Unavailable, settle
+from oscar_metrics.outcome import (
+    Gap,
+    GapReason,
+    Outcome,
+    Unavailable,
+    join_gaps,
+    not_understood,
+    settle,
+)
 from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.line_sieve import whole_slots
-from oscar_metrics.sources.log_archive import Archive, joined
-from oscar_metrics.sources.log_reading import Reading, ReadingLimits
+from oscar_metrics.sources.log_archive import Archive, joined, matching
+from oscar_metrics.sources.log_reading import Reading, ReadingLimits, Tally, WholeTally
+from oscar_metrics.sources.slotted_tallying import SlottedTallier, lines_of
 from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span, format_instant, subtract
+
+L = TypeVar("L")
 
 _ORIGIN = "log-files"
 _SETTING = "OSCAR_METRICS_LOG_FILES"
@@ -53,7 +64,7 @@ class LogFiles:
     def __init__(self, settings: LogFilesSettings) -> None:
         self._settings = settings
         self._archive = Archive(
-            settings.pattern,
+            lambda: matching(settings.pattern),
             files_max=settings.limits.files,
             slack_ns=settings.limits.slack_seconds * SECOND_NS,
         )
@@ -72,46 +83,105 @@ class LogFiles:
 
         At the deadline the outcome is what was read until then; the rest is a gap.
         """
-        reading = Reading(
-            span,
-            streams,
-            countries,
-            limits=self._settings.limits,
-            ingress_host=self._settings.ingress_host,
-        )
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline), self._readers:
-                await _in_thread(lambda stop: reading.run(self._archive, stop))
+        host = self._settings.ingress_host
+        tallies = {stream: WholeTally(stream, countries, ingress_host=host) for stream in streams}
+        reading = await self._read(span, tallies, slotted=False, deadline=deadline)
         return {stream: self._outcome(reading, stream, now_ns) for stream in streams}
+
+    async def read_slots(
+        self,
+        span: Span,
+        streams: frozenset[LogStream],
+        countries: Countries,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> dict[LogStream, Outcome[SlottedLog]]:
+        """The same by parts of quarter-hours; calls without a time are in none, but in doubt."""
+        host = self._settings.ingress_host
+        tallies = {
+            stream: SlottedTallier(stream, countries, ingress_host=host) for stream in streams
+        }
+        reading = await self._read(span, tallies, slotted=True, deadline=deadline)
+        return {stream: self._slotted(reading, stream, now_ns) for stream in streams}
+
+    async def kept_from(self, now_ns: int, deadline: float | None) -> int | None:  # noqa: ARG002 - what every log source is asked
+        """Not known: files stay until somebody removes them."""
+        return None
 
     async def check(self, now_ns: int) -> list[Finding]:
         """What an operator should know of the files, from samples of their lines."""
         return await asyncio.to_thread(self._check, now_ns)
 
-    def _outcome(self, reading: Reading, stream: LogStream, now_ns: int) -> Outcome[CallLog]:
-        tallied = reading.talliers[stream].result()
+    async def _read(
+        self,
+        span: Span,
+        tallies: Mapping[LogStream, Tally[L]],
+        *,
+        slotted: bool,
+        deadline: float | None,
+    ) -> Reading[L]:
+        reading = Reading(
+            span,
+            tallies,
+            slotted=slotted,
+            limits=self._settings.limits,
+            ingress_host=self._settings.ingress_host,
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline), self._readers:
+                await in_thread(lambda stop: reading.run(self._archive, stop))
+        return reading
+
+    def _outcome(
+        self, reading: Reading[CallLog], stream: LogStream, now_ns: int
+    ) -> Outcome[CallLog]:
+        tallied = reading.tallies[stream].result()
         log = CallLog(
             tallies=tallied.tallies,
             lines_seen=tallied.lines_seen + reading.untimed[stream],
             lines_understood=tallied.lines_understood,
         )
-        if why_not := self._why_not(reading, stream, log):
-            return Unavailable(origin=_ORIGIN, notes=(why_not, *_file_doubts(reading)))
+        doubts = not_understood(log.lines_seen, log.lines_understood)
+        return self._settled(log, log.lines_seen, doubts, reading, stream, now_ns)
+
+    def _slotted(
+        self, reading: Reading[SlottedLog], stream: LogStream, now_ns: int
+    ) -> Outcome[SlottedLog]:
+        slotted = reading.tallies[stream].result()
+        seen, understood = lines_of(slotted)
+        untimed = reading.untimed[stream]
+        doubts = not_understood(seen, understood) + _without_time(untimed)
+        return self._settled(slotted, seen + untimed, doubts, reading, stream, now_ns)
+
+    def _settled(
+        self,
+        facts: L,
+        lines_seen: int,
+        doubts: list[str],
+        reading: Reading[L],
+        stream: LogStream,
+        now_ns: int,
+    ) -> Outcome[L]:
         unread = Span(reading.read_up_to_ns, reading.span.stop_ns)
         gaps = [Gap(span=unread, reason=GapReason.DEADLINE), *_silent(reading, stream, unread)]
+        if why_not := self._why_not(reading, stream, lines_seen):
+            known = join_gaps(gaps, reading.span) if reading.files else ()
+            notes = (why_not, *_file_doubts(reading))
+            return Unavailable(origin=_ORIGIN, notes=notes, gaps=tuple(known))
         newest = reading.met.get(stream)
         return settle(
-            log,
+            facts,
             origin=_ORIGIN,
             asked=reading.span,
             now_ns=now_ns,
             gaps=gaps,
-            doubts=[*_line_doubts(reading, stream, log), *_file_doubts(reading)],
+            doubts=[*doubts, *_order_doubts(reading, stream), *_file_doubts(reading)],
             notes=_notes(reading, stream),
             last_updated_ns=newest.stop_ns if newest else None,
         )
 
-    def _why_not(self, reading: Reading, stream: LogStream, log: CallLog) -> str:
+    def _why_not(self, reading: Reading[L], stream: LogStream, lines_seen: int) -> str:
         """Why the files say nothing of a log at all; blank when they do."""
         if not reading.finished:
             nothing = reading.read_up_to_ns <= reading.span.start_ns
@@ -120,7 +190,7 @@ class LogFiles:
             return f"no log files are configured ({_SETTING})"
         if not reading.files:
             return f"{_SETTING} matches no file"
-        if stream not in reading.met and not log.lines_seen:
+        if stream not in reading.met and not lines_seen:
             return f"none of the files holds lines of {_WRITERS[stream]}"
         return ""
 
@@ -150,7 +220,7 @@ class LogFiles:
         return findings + [_stream_finding(stream, met.get(stream), now_ns) for stream in LogStream]
 
 
-async def _in_thread(work: Callable[[threading.Event], None]) -> None:
+async def in_thread(work: Callable[[threading.Event], None]) -> None:
     """Run blocking work in a thread; when cancelled, tell it to stop and wait until it has."""
     stop = threading.Event()
     task = asyncio.ensure_future(asyncio.to_thread(work, stop))
@@ -177,27 +247,24 @@ def _stream_finding(stream: LogStream, met: Span | None, now_ns: int) -> Finding
     return _finding(Level.OK, says)
 
 
-def _silent(reading: Reading, stream: LogStream, unread: Span) -> list[Gap]:
+def _silent(reading: Reading[L], stream: LogStream, unread: Span) -> list[Gap]:
     """The slots that were read and in which a log shows no line at all."""
     alive = [Span(slot * SLOT_NS, (slot + 1) * SLOT_NS) for slot in reading.sieve.slots(stream)]
     silent = subtract(whole_slots(reading.span), [*alive, unread])
     return [Gap(span=span, reason=GapReason.NO_LINES) for span in silent]
 
 
-def _line_doubts(reading: Reading, stream: LogStream, log: CallLog) -> list[str]:
-    doubts = []
-    if (unclear := log.lines_seen - log.lines_understood) > 0:
-        doubts.append(
-            f"{unclear:,} of {log.lines_seen:,} lines recognised as calls could not be understood"
-        )
-    if reading.recent[stream].in_doubt:
-        doubts.append(
-            "some lines stand far from their place in time: copies of them may have been counted"
-        )
-    return doubts
+def _without_time(lines: int) -> list[str]:
+    return [f"{lines:,} lines recognised as calls have no time that can be read"] if lines else []
 
 
-def _file_doubts(reading: Reading) -> list[str]:
+def _order_doubts(reading: Reading[L], stream: LogStream) -> list[str]:
+    if not reading.recent[stream].in_doubt:
+        return []
+    return ["some lines stand far from their place in time: copies of them may have been counted"]
+
+
+def _file_doubts(reading: Reading[L]) -> list[str]:
     doubts = reading.problems[:_NAMED_FILES]
     if (more := len(reading.problems) - len(doubts)) > 0:
         doubts.append(f"and {more:,} more such findings in files")
@@ -206,7 +273,7 @@ def _file_doubts(reading: Reading) -> list[str]:
     return doubts
 
 
-def _notes(reading: Reading, stream: LogStream) -> list[str]:
+def _notes(reading: Reading[L], stream: LogStream) -> list[str]:
     notes = []
     if reading.passed_over:
         notes.append(

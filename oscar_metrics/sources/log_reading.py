@@ -10,21 +10,25 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import Counter
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Generic, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from oscar_metrics.facts import LogStream
+from oscar_metrics.facts import CallLog, LogStream, SlotPart
 from oscar_metrics.sources.countries import Countries
-from oscar_metrics.sources.line_sieve import LineSieve, Sifted, whole_slots
+from oscar_metrics.sources.line_sieve import WHOLE, LineSieve, Sifted, whole_slots
 from oscar_metrics.sources.line_times import line_time_ns
 from oscar_metrics.sources.log_archive import Archive, LogFile, joined
 from oscar_metrics.sources.log_blocks import LogBlocks
 from oscar_metrics.sources.log_lines import Unread, read_execution, read_exposed
 from oscar_metrics.sources.recent_lines import RecentLines
 from oscar_metrics.sources.tallying import Tallier
-from oscar_metrics.timerange import SECOND_NS, Span
+from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span
+
+L = TypeVar("L")
+L_co = TypeVar("L_co", covariant=True)
 
 # All blocks held side by side, and the least that one can be.
 _BLOCKS_BYTES = 8 * 1024 * 1024
@@ -51,23 +55,59 @@ class ReadingLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     recent_lines: Annotated[int, Meta(ge=0)] = 250_000
 
 
-class Reading:
+class Tally(Protocol[L_co]):
+    """Counts the lines of one log; what it counted is an L."""
+
+    def add(self, part: SlotPart, lines: list[str]) -> None:
+        """Count lines of one part of a slot; of WHOLE where parts are not told apart."""
+
+    def result(self) -> L_co:
+        """What was counted so far."""
+
+
+class WholeTally:
+    """Counts lines whenever they are from."""
+
+    def __init__(self, stream: LogStream, countries: Countries, *, ingress_host: str) -> None:
+        self._tallier = Tallier(stream, countries, ingress_host=ingress_host)
+
+    def add(self, _part: SlotPart, lines: list[str]) -> None:
+        """Count lines."""
+        self._tallier.add(lines)
+
+    def result(self) -> CallLog:
+        """What was counted so far."""
+        return self._tallier.result()
+
+
+class FileRead(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one file: whether lines of a log with a time were in it.
+
+    `untimed` counts calls without a time that can be read; `broke_off_ns` is where in time it
+    could not be read further, None where it was read to its end.
+    """
+
+    name: str
+    recognised: bool
+    untimed: int
+    broke_off_ns: int | None
+
+
+class Reading(Generic[L]):
     """What one reading found: filled in by `run`, in a thread, and looked at afterwards."""
 
     def __init__(
         self,
         span: Span,
-        streams: frozenset[LogStream],
-        countries: Countries,
+        tallies: Mapping[LogStream, Tally[L]],
         *,
+        slotted: bool = False,
         limits: ReadingLimits,
         ingress_host: str,
     ) -> None:
         self.span = span
-        self.sieve = LineSieve(span)
-        self.talliers = {
-            stream: Tallier(stream, countries, ingress_host=ingress_host) for stream in streams
-        }
+        self.sieve = LineSieve(span, slotted=slotted)
+        self.tallies = tallies
         # Lines recognised as calls whose time cannot be read, by log.
         self.untimed: Counter[LogStream] = Counter()
         # From when to when the files hold lines of each log, the passed-over ones included.
@@ -75,6 +115,8 @@ class Reading:
         # Sentences about single files, each beginning with its base name.
         self.problems: list[str] = []
         self.files = 0
+        # What became of each file that was read to its end.
+        self.read_files: list[FileRead] = []
         self.left_out = 0
         self.passed_over = 0
         self.finished = False
@@ -82,13 +124,18 @@ class Reading:
         self.read_up_to_ns = span.start_ns
         self.recent = {
             stream: RecentLines(lines_max=limits.recent_lines // len(LogStream))
-            for stream in streams
+            for stream in tallies
         }
         self._limits = limits
         self._ingress_host = ingress_host
 
     def run(self, archive: Archive, stop: threading.Event) -> None:
         """Read what the files hold of the span; ends early, at a block, once `stop` is set."""
+        for _ in self.blocks(archive, stop):
+            pass
+
+    def blocks(self, archive: Archive, stop: threading.Event) -> Iterator[None]:
+        """The same block by block, for whoever has something to do in between."""
         waiting = self._cursors(archive, stop)
         block_bytes = min(
             self._limits.block_bytes,
@@ -114,6 +161,7 @@ class Reading:
                 self.read_up_to_ns = max(self.span.start_ns, horizon_ns)
                 for recent in self.recent.values():
                     recent.forget(horizon_ns - self._limits.slack_seconds * SECOND_NS)
+                yield
         finally:
             for cursor in cursors:
                 cursor.close()
@@ -146,14 +194,20 @@ class Reading:
         sifted = self.sieve.sift(lines)
         cursor.met = joined(cursor.met, sifted.met)
         cursor.move(lines)
-        self._count(sifted)
+        self._count(sifted, cursor)
         return True
 
-    def _count(self, sifted: Sifted) -> None:
-        for stream, tallier in self.talliers.items():
-            if lines := sifted.lines[stream]:
-                tallier.add(self.recent[stream].fresh(lines, sifted.inside[stream]))
-            self.untimed[stream] += sum(map(self._is_call, sifted.untimed[stream]))
+    def _count(self, sifted: Sifted, cursor: _Cursor) -> None:
+        for stream, tally in self.tallies.items():
+            recent = self.recent[stream]
+            for part, lines in sifted.lines[stream].items():
+                within = sifted.inside[stream]
+                if part is not WHOLE:
+                    within = within.clip(Span(part.slot * SLOT_NS, (part.slot + 1) * SLOT_NS))
+                tally.add(part, recent.fresh(lines, within))
+            untimed = sum(map(self._is_call, sifted.untimed[stream]))
+            self.untimed[stream] += untimed
+            cursor.untimed += untimed
 
     def _is_call(self, line: str) -> bool:
         exposed = read_exposed(line, ingress_host=self._ingress_host)
@@ -164,6 +218,7 @@ class Reading:
         self.problems += (problems := cursor.problems())
         if not problems:
             archive.learn(cursor.file, cursor.met)
+        self.read_files.append(cursor.found())
 
 
 class _Cursor:
@@ -173,6 +228,7 @@ class _Cursor:
         self.file = file
         self.position_ns = position_ns
         self.met: dict[LogStream, Span] = {}
+        self.untimed = 0
         self._number = number
         self._blocks: LogBlocks | None = None
 
@@ -195,6 +251,16 @@ class _Cursor:
             if instant_ns is not None:
                 self.position_ns = instant_ns
                 return
+
+    def found(self) -> FileRead:
+        """What became of the file."""
+        broken = self._blocks is not None and self._blocks.problem
+        return FileRead(
+            name=self.file.name,
+            recognised=bool(self.met),
+            untimed=self.untimed,
+            broke_off_ns=self.position_ns if broken else None,
+        )
 
     def problems(self) -> list[str]:
         """What kept some of the file from being read, as sentences."""

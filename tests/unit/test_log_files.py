@@ -18,7 +18,7 @@ from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.line_times import line_time_ns
 from oscar_metrics.sources.log_blocks import Gunzip, LogBlocks, _open_problem
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
-from oscar_metrics.sources.log_reading import Reading, ReadingLimits
+from oscar_metrics.sources.log_reading import Reading, ReadingLimits, WholeTally
 from oscar_metrics.timerange import HOUR_NS, SECOND_NS, Span, format_instant, parse_instant
 
 START_NS = parse_instant("2026-03-01T00:00:00Z")
@@ -365,7 +365,8 @@ async def test_at_the_deadline_what_was_read_is_given_and_the_rest_is_a_gap(
     files = reader(tmp_path / "*")
     limits = ReadingLimits(block_bytes=100_000)
     countries = Countries(GeoIP.open(None), {})
-    reading = Reading(DAY, frozenset(LogStream), countries, limits=limits, ingress_host="")
+    tallies = {stream: WholeTally(stream, countries, ingress_host="") for stream in LogStream}
+    reading = Reading(DAY, tallies, limits=limits, ingress_host="")
     reading.run(files._archive, StopAfter(20))
     outcome = files._outcome(reading, EXECUTIONS, DAY.stop_ns)
     assert isinstance(outcome, Partial)
