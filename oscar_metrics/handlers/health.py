@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from oscar_metrics.aggregator import Aggregator, LastSaid
 from oscar_metrics.auth.basic import BasicAuth
+from oscar_metrics.ledger.sealer_status import LedgerStatus
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.wire import SourceName
 
@@ -24,29 +26,42 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The process answers; for the administrator, what each source said when last asked."""
+    """The process answers; for the administrator, what each source said when last asked.
+
+    And how far the ledger is, where there is one.
+    """
 
     status: str
     sources: dict[SourceName, LastSaid] | None = None
+    ledger: LedgerStatus | None = None
 
 
 class HealthRoutes:
     """Answers without credentials; readiness tells the administrator more."""
 
-    def __init__(self, aggregator: Aggregator, auth: BasicAuth, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        aggregator: Aggregator,
+        auth: BasicAuth,
+        telemetry: Telemetry,
+        ledger_status: Callable[[], LedgerStatus] | None = None,
+    ) -> None:
         self._aggregator = aggregator
         self._auth = auth
         self._telemetry = telemetry
+        self._ledger_status = ledger_status
 
     async def healthz(self) -> Response[bytes]:
         """The process is alive."""
         return _json(Health(status="ok"))
 
     async def readyz(self, request: AnyRequest) -> Response[bytes]:
-        """The process can answer, which it can with every source down: it then says so."""
+        """The process can answer, also with every source and the ledger down: it then says so."""
         if not self._auth.admits(request.headers.get("authorization")):
             return _json(Readiness(status="ready"))
-        return _json(Readiness(status="ready", sources=self._aggregator.last_said()))
+        ledger = None if self._ledger_status is None else self._ledger_status()
+        sources = self._aggregator.last_said()
+        return _json(Readiness(status="ready", sources=sources, ledger=ledger))
 
     async def metrics(self, request: AnyRequest) -> Response[bytes]:
         """The process's own metrics, as Prometheus text or OpenMetrics."""

@@ -19,6 +19,7 @@ from oscar_metrics.handlers.measured import Measured
 from oscar_metrics.handlers.problems import exception_handlers
 from oscar_metrics.handlers.reports import Reports
 from oscar_metrics.handlers.schema import SchemaRoutes
+from oscar_metrics.ledger.sealer_status import LedgerStatus
 from oscar_metrics.telemetry import Telemetry
 
 # Takes the request, or nothing where the answer is always the same.
@@ -33,16 +34,17 @@ def build_app(
     telemetry: Telemetry,
     version: str,
     running: AbstractAsyncContextManager[None] | None = None,
+    ledger_status: Callable[[], LedgerStatus] | None = None,
 ) -> ASGIApp:
     """The ASGI application over an aggregator, which it closes when it shuts down.
 
     `username` and `password` are the administrator's; `version` is what the OpenAPI
     document says this is. `running` is entered before the first request is answered and
-    left after the last one.
+    left after the last one. `ledger_status` is what readiness tells of the ledger.
     """
     auth = BasicAuth(username, password)
     litestar = Litestar(
-        route_handlers=create_routes(aggregator, auth, telemetry, version),
+        route_handlers=create_routes(aggregator, auth, telemetry, version, ledger_status),
         exception_handlers=exception_handlers(),
         on_shutdown=[aggregator.aclose],
         lifespan=[running] if running else [],
@@ -54,11 +56,15 @@ def build_app(
 
 
 def create_routes(
-    aggregator: Aggregator, auth: BasicAuth, telemetry: Telemetry, version: str
+    aggregator: Aggregator,
+    auth: BasicAuth,
+    telemetry: Telemetry,
+    version: str,
+    ledger_status: Callable[[], LedgerStatus] | None = None,
 ) -> list[HTTPRouteHandler]:
     """A handler per route of the contract; a trailing slash is the same route."""
     reports = Reports(aggregator)
-    health = HealthRoutes(aggregator, auth, telemetry)
+    health = HealthRoutes(aggregator, auth, telemetry, ledger_status)
     schema = SchemaRoutes(version)
     admin = [_administrator_only(auth)]
     return [

@@ -30,7 +30,7 @@ LONGEST_WAIT_NS = 30 * DAY_NS
 # Failures of an hour in a row before it is sealed as missing: some two and a half hours.
 _TRIES = 6
 # A source without a line for so long had none before.
-_EMPTY_DAYS = 35
+EMPTY_DAYS = 35
 
 
 class Rank(IntEnum):
@@ -97,9 +97,13 @@ class Looks:
         """Whether the last look at an hour is due, or was."""
         return now_ns >= (hour + 1) * HOUR_NS + self._last_ns
 
+    def oldest_watched(self, now_ns: int) -> int:
+        """The oldest hour that ended so lately that it is no hole of the past yet."""
+        return max(0, (now_ns - 2 * self._last_ns) // HOUR_NS)
+
     def is_watched(self, hour: int, now_ns: int) -> bool:
-        """Whether an hour ended so lately that it is no hole of the past yet."""
-        return now_ns < (hour + 1) * HOUR_NS + 2 * self._last_ns
+        """Whether an hour is none of the past yet."""
+        return hour >= self.oldest_watched(now_ns)
 
     def next_look_ns(self, hour: int, looks: int, now_ns: int, *, may_heal: bool) -> int | None:
         """When to look again after so many looks, the last one now; None when final."""
@@ -182,15 +186,9 @@ def due(kind: SealKind, known: Known, looks: Looks, now_ns: int) -> dict[int, Ra
 
 def missing_hours(known: Known, looks: Looks, now_ns: int) -> Iterator[int]:
     """The hours that could be sealed and are not, oldest first: holes, and those just ended."""
-    newest = looks.newest_due(now_ns)
-    oldest = min(known.floor, newest + 1)
-    while oldest > 0 and looks.is_watched(oldest - 1, now_ns):
-        oldest -= 1
-    return (
-        hour
-        for hour in range(oldest, newest + 1)
-        if hour not in known.heads and (hour >= known.floor or looks.is_watched(hour, now_ns))
-    )
+    oldest = min(known.floor, looks.oldest_watched(now_ns))
+    hours = range(oldest, looks.newest_due(now_ns) + 1)
+    return (hour for hour in hours if hour not in known.heads)
 
 
 def next_work(
@@ -233,7 +231,7 @@ def bottom(heads: Mapping[int, SealHead]) -> int | None:
     in_a_row = 0
     for day in sorted(empty, reverse=True):
         in_a_row = in_a_row + 1 if day + 1 in empty else 1
-        if in_a_row == _EMPTY_DAYS:
+        if in_a_row == EMPTY_DAYS:
             return day * 24
     return None
 

@@ -63,9 +63,9 @@ class SealerSources:
         deadline = asyncio.get_running_loop().time() + within_seconds
         if SealKind.INVENTORY in kinds:
             outcome = await self._read_inventory(now_ns, deadline)
-            found = [of_inventory(outcome, hour) for hour in hours_of(span)]
-            said = {SealKind.INVENTORY: outcome}
-            return {SealKind.INVENTORY: [c for c in found if c is not None]}, _words(said)
+            candidate = of_inventory(outcome, hours_of(span)[-1])
+            asked = {} if candidate is None else {SealKind.INVENTORY: [candidate]}
+            return asked, _words({SealKind.INVENTORY: outcome})
         if SealKind.USAGE in kinds:
             usage = await self._usage(span, now_ns, deadline)
             return {SealKind.USAGE: of_usage(usage, span)}, _words({SealKind.USAGE: usage})
