@@ -154,7 +154,12 @@ class Tallier:
                     call = self._key_of(*_interpret(key, tagged=tagged), label)
                     if shared is not None:
                         known[key] = call
-                self._count(call, count)
+                if isinstance(call, CallKey):
+                    self._tallies[call] = self._tallies.get(call, 0) + count
+                    self._understood += count
+                    self._seen += count
+                elif call is not Unread.OTHER:
+                    self._seen += count
         self._raw.clear()
 
     def _key_of(self, call: Call | Unread, ip_country: str, label: str) -> CallKey | Unread:
