@@ -175,7 +175,8 @@ def _salt(cursor: duckdb.DuckDBPyConnection) -> str:
 
 
 def _digest(salt: str, user: str) -> str:
-    return hashlib.sha256(f"{salt}\0{user}".encode()).hexdigest()
+    # What is no Unicode is stored as `?`.
+    return hashlib.sha256(f"{salt}\0{user}".encode(errors="replace")).hexdigest()
 
 
 def _one(cursor: duckdb.DuckDBPyConnection, question: str, parameter: str) -> int | None:
