@@ -9,10 +9,20 @@ import msgspec
 from msgspec import UNSET
 
 from oscar_metrics.facts import CountryFrom, Membership, Roster
-from oscar_metrics.outcome import Measure, Ok, Outcome, Partial, Unavailable, coverage
+from oscar_metrics.outcome import (
+    Gap,
+    GapReason,
+    Measure,
+    Ok,
+    Outcome,
+    Partial,
+    SealedPart,
+    Unavailable,
+    coverage,
+)
 from oscar_metrics.sums import CallSums
-from oscar_metrics.timerange import Span, format_instant
-from oscar_metrics.wire import SourceName, SourceState, SourceStatus, WireGap
+from oscar_metrics.timerange import HOUR_NS, Span, format_instant, subtract
+from oscar_metrics.wire import LedgerPart, SourceName, SourceState, SourceStatus, WireGap
 
 # Users that stand for a mechanism: the administrator or a rejected caller, a service
 # token, a bucket event. They count as users, as they always have.
@@ -70,6 +80,7 @@ def status(
             for gap in gaps
         ),
         affects=_in_doubt(outcome, affected) if isinstance(outcome, Partial) else (),
+        ledger=UNSET if outcome.sealed is None else _ledger(outcome.sealed, asked, now_ns),
     )
 
 
@@ -96,11 +107,11 @@ def country_attribution(
     if unknown:
         notes.append(f"{unknown} of {total} have no country")
     if not unknown or isinstance(geoip, Ok):
-        return Ok(facts=None, origin=origin, notes=tuple(notes))
+        return Ok(facts=None, origin=origin, notes=tuple(notes), sealed=executions.sealed)
     doubts = [*notes, *geoip.notes]
     if isinstance(roster, Partial):
         doubts.append("the roster could not be read whole")
-    return Partial(facts=None, origin=origin, notes=tuple(doubts))
+    return Partial(facts=None, origin=origin, notes=tuple(doubts), sealed=executions.sealed)
 
 
 def with_users_note(roster: Outcome[Roster], users: Iterable[str]) -> Outcome[Roster]:
@@ -131,6 +142,19 @@ _COUNTRY_WORDS = {
     CountryFrom.GEOIP: "the caller's address",
     CountryFrom.ROSTER: "the user roster",
 }
+
+
+def _ledger(sealed: SealedPart, asked: Span, now_ns: int) -> LedgerPart:
+    # What was not read from the ledger takes away from its coverage as a gap does.
+    unsealed = [
+        Gap(span=span, reason=GapReason.NOT_SEALED) for span in subtract(asked, sealed.spans)
+    ]
+    return LedgerPart(
+        coverage=coverage(asked, unsealed, now_ns),
+        first_sealed_at=format_instant(sealed.first_sealed_at_ns),
+        last_sealed_at=format_instant(sealed.last_sealed_at_ns),
+        provisional_hours=sealed.provisional_ns / HOUR_NS,
+    )
 
 
 def _in_doubt(outcome: Partial[Any], affected: Sequence[Field]) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ their own, and countries and users are those of executions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from oscar_metrics import rows
 from oscar_metrics.completeness import (
@@ -22,26 +23,43 @@ from oscar_metrics.completeness import (
     with_users_note,
 )
 from oscar_metrics.facts import Inventory, Kind, Roster, ServiceCount, Usage
+from oscar_metrics.ledger.seals import Restated, SealKind
 from oscar_metrics.outcome import Measure, Outcome, Unavailable, with_facts
-from oscar_metrics.sums import CallSums
-from oscar_metrics.timerange import ReportRange
+from oscar_metrics.series import PeriodFacts, period_facts
+from oscar_metrics.sums import CallSums, over_all_periods
+from oscar_metrics.timerange import ReportRange, format_instant
 from oscar_metrics.usage_hours import hours
 from oscar_metrics.wire import (
     CountryBreakdown,
+    CountryPeriod,
     Metric,
     Owner,
     Owners,
+    Restatement,
     ServiceBreakdown,
     ServiceMetric,
     ServiceMetrics,
+    ServicePeriod,
     SourceName,
     SourceStatus,
     Summary,
+    SummaryPeriod,
     UserBreakdown,
+    UserPeriod,
     Value,
 )
 
 F = TypeVar("F")
+P = TypeVar("P")
+Report = TypeVar(
+    "Report",
+    Value,
+    ServiceMetrics,
+    Summary,
+    ServiceBreakdown,
+    UserBreakdown,
+    CountryBreakdown,
+)
 
 # The owner id of what belongs to the platform itself.
 CLUSTER_ADMIN = "cluster_admin"
@@ -91,6 +109,12 @@ _COUNTRY_FIELDS: Mapping[SourceName, tuple[Field, ...]] = {
     SourceName.REQUEST_LOGS: fields("items", "executions_count", "unique_users_count", "countries"),
     SourceName.COUNTRIES: fields("items"),
 }
+_SOURCE_OF_SEAL = {
+    SealKind.EXECUTIONS: SourceName.REQUEST_LOGS,
+    SealKind.EXPOSED: SourceName.EXPOSED_REQUEST_LOGS,
+    SealKind.USAGE: SourceName.USAGE,
+    SealKind.INVENTORY: SourceName.INVENTORY,
+}
 _VALUE_MEASURES = {Metric.CPU_HOURS: Measure.CPU, Metric.GPU_HOURS: Measure.GPU}
 
 
@@ -112,9 +136,14 @@ def summary(
     inventory: Outcome[Inventory],
     usage: Outcome[Usage],
     calls: Calls,
+    *,
+    usage_by_period: Mapping[int, Usage] | None = None,
 ) -> Summary:
-    """Totals over the range, with what became of every source."""
-    executions, exposed = _facts(calls.executions), _facts(calls.exposed)
+    """Totals over the range and each of its periods, with what became of every source.
+
+    What is deployed is known of one instant only, so that no period has a number of it.
+    """
+    executions, exposed = _whole(calls.executions), _whole(calls.exposed)
     outcomes = {
         SourceName.INVENTORY: inventory,
         SourceName.USAGE: usage,
@@ -126,8 +155,22 @@ def summary(
     return Summary(
         start=asked.start,
         end=asked.end,
+        as_of=asked.as_of or UNSET,
         totals=rows.totals(
             executions, exposed, _facts(usage), services_active=_services_active(inventory)
+        ),
+        periods=_series(
+            asked,
+            period_facts(asked, now_ns, outcomes, usage_by_period),
+            lambda facts: SummaryPeriod(
+                period=facts.period,
+                start=facts.start,
+                end=facts.end,
+                totals=rows.totals(
+                    facts.executions, facts.exposed, facts.usage, services_active=None
+                ),
+                incomplete=facts.incomplete,
+            ),
         ),
         sources=_statuses(asked, now_ns, outcomes, _SUMMARY_FIELDS),
     )
@@ -142,6 +185,7 @@ def service_breakdown(
     include_users: bool,
     inventory: Outcome[Inventory] | None = None,
     usage: Outcome[Usage] | None = None,
+    usage_by_period: Mapping[int, Usage] | None = None,
 ) -> ServiceBreakdown:
     """A row per service name; with `usage`, its hours and a row for what nothing claims."""
     outcomes: dict[SourceName, Outcome[Any]] = {}
@@ -153,16 +197,29 @@ def service_breakdown(
     outcomes[SourceName.COUNTRIES] = country_attribution(
         calls.executions, calls.geoip, calls.roster
     )
+    items = functools.partial(
+        rows.service_items, include_users=include_users, include_usage=usage is not None
+    )
     return ServiceBreakdown(
         start=asked.start,
         end=asked.end,
+        as_of=asked.as_of or UNSET,
         group_by=group_by,
-        items=rows.service_items(
-            _facts(calls.executions),
-            _facts(calls.exposed),
-            include_users=include_users,
+        items=items(
+            _whole(calls.executions),
+            _whole(calls.exposed),
             usage=None if usage is None else _facts(usage),
-            include_usage=usage is not None,
+        ),
+        periods=_series(
+            asked,
+            period_facts(asked, now_ns, outcomes, usage_by_period),
+            lambda facts: ServicePeriod(
+                period=facts.period,
+                start=facts.start,
+                end=facts.end,
+                items=items(facts.executions, facts.exposed, usage=facts.usage),
+                incomplete=facts.incomplete,
+            ),
         ),
         sources=_statuses(asked, now_ns, outcomes, _SERVICE_FIELDS),
     )
@@ -172,7 +229,7 @@ def user_breakdown(
     asked: ReportRange, now_ns: int, calls: Calls, *, group_by: str
 ) -> UserBreakdown:
     """A row per user named in executions."""
-    executions = _facts(calls.executions)
+    executions = _whole(calls.executions)
     outcomes = {
         SourceName.REQUEST_LOGS: calls.executions,
         SourceName.COUNTRIES: country_attribution(calls.executions, calls.geoip, calls.roster),
@@ -181,8 +238,20 @@ def user_breakdown(
     return UserBreakdown(
         start=asked.start,
         end=asked.end,
+        as_of=asked.as_of or UNSET,
         group_by=group_by,
         items=rows.user_items(executions, calls.roster),
+        periods=_series(
+            asked,
+            period_facts(asked, now_ns, outcomes, None),
+            lambda facts: UserPeriod(
+                period=facts.period,
+                start=facts.start,
+                end=facts.end,
+                items=rows.user_items(facts.executions, calls.roster),
+                incomplete=facts.incomplete,
+            ),
+        ),
         sources=_statuses(asked, now_ns, outcomes, _USER_FIELDS),
     )
 
@@ -198,8 +267,20 @@ def country_breakdown(
     return CountryBreakdown(
         start=asked.start,
         end=asked.end,
+        as_of=asked.as_of or UNSET,
         group_by=group_by,
-        items=rows.country_items(_facts(calls.executions)),
+        items=rows.country_items(_whole(calls.executions)),
+        periods=_series(
+            asked,
+            period_facts(asked, now_ns, outcomes, None),
+            lambda facts: CountryPeriod(
+                period=facts.period,
+                start=facts.start,
+                end=facts.end,
+                items=rows.country_items(facts.executions),
+                incomplete=facts.incomplete,
+            ),
+        ),
         sources=_statuses(asked, now_ns, outcomes, _COUNTRY_FIELDS),
     )
 
@@ -229,6 +310,7 @@ def value(asked: ReportRange, service: str, figure: ServiceMetric) -> Value:
         metric=figure.metric,
         start=asked.start,
         end=asked.end,
+        as_of=asked.as_of or UNSET,
         value=figure.value,
         unit=figure.unit,
         sources=figure.sources,
@@ -240,8 +322,28 @@ def service_metrics(
 ) -> ServiceMetrics:
     """Several figures as one answer."""
     return ServiceMetrics(
-        service_name=service, start=asked.start, end=asked.end, metrics=tuple(figures)
+        service_name=service,
+        start=asked.start,
+        end=asked.end,
+        as_of=asked.as_of or UNSET,
+        metrics=tuple(figures),
     )
+
+
+def with_restated(report: Report, restated: Iterable[Restated]) -> Report:
+    """The same report, saying which of its hours were sealed anew since the time asked about."""
+    said = tuple(
+        Restatement(
+            source=_SOURCE_OF_SEAL[hour.kind],
+            start=format_instant(hour.span.start_ns),
+            end=format_instant(hour.span.stop_ns),
+            sealed_at=format_instant(hour.sealed_at_ns),
+            was=hour.was,
+            now=hour.now,
+        )
+        for hour in restated
+    )
+    return msgspec.structs.replace(report, restated=said)
 
 
 def source_of(metric: Metric) -> SourceName:
@@ -305,6 +407,16 @@ def _metric_value(
 
 def _facts(outcome: Outcome[F]) -> F | None:
     return None if isinstance(outcome, Unavailable) else outcome.facts
+
+
+def _whole(calls: Outcome[CallSums]) -> CallSums | None:
+    return None if isinstance(calls, Unavailable) else over_all_periods(calls.facts)
+
+
+def _series(
+    asked: ReportRange, facts: Iterable[PeriodFacts], made: Callable[[PeriodFacts], P]
+) -> tuple[P, ...] | UnsetType:
+    return tuple(map(made, facts)) if asked.periods else UNSET
 
 
 def _services_active(inventory: Outcome[Inventory]) -> int | None:

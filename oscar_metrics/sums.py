@@ -84,6 +84,28 @@ def together(all_sums: Iterable[CallSums], groupings: Collection[Grouping]) -> C
     return total
 
 
+def over_all_periods(sums: CallSums) -> CallSums:
+    """The sums of a series without its periods; as they are where there are none."""
+    return CallSums(
+        groups={
+            grouping[1:]: _projected(counts, range(1, len(grouping)))
+            for grouping, counts in sums.groups.items()
+            if grouping[:1] == (PERIOD,)
+        }
+        or sums.groups
+    )
+
+
+def by_period(sums: CallSums, periods: int) -> list[CallSums]:
+    """The sums of each of so many periods, from groupings that begin with `period`."""
+    groupings = [grouping for grouping in sums.groups if grouping[:1] == (PERIOD,)]
+    split = [nothing([grouping[1:] for grouping in groupings]) for _ in range(periods)]
+    for grouping in groupings:
+        for (period, *key), count in sums.groups[grouping].items():
+            split[period].groups[grouping[1:]][tuple(key)] = count
+    return split
+
+
 def span_of(part: SlotPart) -> Span:
     """The stretch of time a part of a slot is."""
     start_ns = part.slot * SLOT_NS

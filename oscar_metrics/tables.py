@@ -12,7 +12,7 @@ from rich.table import Table
 
 from oscar_metrics import wire
 from oscar_metrics.findings import Finding, Level
-from oscar_metrics.handlers.csv import cell
+from oscar_metrics.handlers.csv import cell, period_cell
 
 Report = wire.Summary | wire.Breakdown | wire.Value
 
@@ -30,28 +30,51 @@ _LISTED = 12
 
 
 def as_table(report: Report) -> Iterator[Table]:
-    """The report's figures, then what became of its sources."""
+    """The report's figures, then what became of its sources, and what was restated."""
     title = f"{report.start} to {report.end}"
+    if report.as_of is not UNSET:
+        title += f" as of {report.as_of}"
     match report:
         case wire.Summary():
             yield _pairs(title, msgspec.structs.asdict(report.totals))
+            if report.periods is not UNSET:
+                yield _rows("by period", [_period_row(period) for period in report.periods])
         case wire.Value():
             named = f"{report.service_id}: {report.metric}"
             unit = "" if report.unit is UNSET else f" {report.unit}"
             yield _pairs(title, {named: f"{_cell(report.value)}{unit}"})
         case _:
-            yield _rows(title, [msgspec.structs.asdict(item) for item in report.items])
+            yield _rows(title, [*_item_rows(report)])
     yield _sources(report.sources)
+    if report.restated is not UNSET:
+        yield _rows("restated", [msgspec.structs.asdict(hour) for hour in report.restated])
 
 
 def as_csv(report: wire.Summary | wire.Value) -> str:
-    """One header line and one line of figures; empty where a figure is missing."""
-    if isinstance(report, wire.Summary):
-        row = {"start": report.start, "end": report.end, **msgspec.structs.asdict(report.totals)}
+    """One header line and one line of figures; empty where a figure is missing.
+
+    A summary with periods has a line for each before that of the total.
+    """
+    as_of = {} if report.as_of is UNSET else {"as_of": report.as_of}
+    if isinstance(report, wire.Value):
+        names = ("service_id", "metric", "start", "end", "value", "unit")
+        rows = [{**{name: getattr(report, name) for name in names}, **as_of}]
     else:
-        row = {name: getattr(report, name) for name in report.__struct_fields__[:-1]}
-    figures = ("" if value is UNSET else _joined(value) for value in row.values())
-    return "".join(",".join(map(cell, line)) + "\n" for line in (row, figures))
+        stretches: list[wire.Summary | wire.SummaryPeriod] = [report]
+        if report.periods is not UNSET:
+            stretches = [*report.periods, report]
+        rows = [
+            {
+                **({} if report.periods is UNSET else {"period": period_cell(stretch)}),
+                "start": stretch.start,
+                "end": stretch.end,
+                **msgspec.structs.asdict(stretch.totals),
+                **as_of,
+            }
+            for stretch in stretches
+        ]
+    lines: list[Iterable[Any]] = [rows[0], *(map(_joined, row.values()) for row in rows)]
+    return "".join(",".join(map(cell, line)) + "\n" for line in lines)
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:
@@ -74,6 +97,25 @@ def _pairs(title: str, values: dict[str, object]) -> Table:
     return table
 
 
+def _period_row(period: wire.SummaryPeriod) -> dict[str, object]:
+    """The numbers of a period; its lists would not fit, and nothing is deployed over a period."""
+    numbers = {
+        name.removesuffix("_count").removesuffix("_total").replace("_count_", "_"): value
+        for name, value in msgspec.structs.asdict(period.totals).items()
+        if not isinstance(value, tuple) and name != "services_count_active"
+    }
+    return {"period": period.period, **numbers, "incomplete": period.incomplete}
+
+
+def _item_rows(report: wire.Breakdown) -> Iterator[dict[str, object]]:
+    if report.periods is UNSET:
+        yield from map(msgspec.structs.asdict, report.items)
+        return
+    for stretch in (*report.periods, report):
+        for item in stretch.items:
+            yield {"period": period_cell(stretch), **msgspec.structs.asdict(item)}
+
+
 def _rows(title: str, rows: list[dict[str, object]]) -> Table:
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     shown = [name for name in (rows[0] if rows else ()) if rows[0][name] is not UNSET]
@@ -89,13 +131,14 @@ def _rows(title: str, rows: list[dict[str, object]]) -> Table:
 
 def _sources(sources: Iterable[wire.SourceStatus]) -> Table:
     table = Table(title="sources", title_justify="left", box=None, pad_edge=False)
-    for column in ("name", "status", "coverage", "origin", "notes"):
+    for column in ("name", "status", "coverage", "from ledger", "origin", "notes"):
         table.add_column(column, overflow="fold")
     for source in sources:
         table.add_row(
             source.name,
             f"[{_COLOURS[source.status]}]{source.status}[/]",
             f"{source.coverage:.2%}",
+            "" if source.ledger is UNSET else f"{source.ledger.coverage:.2%}",
             escape(source.origin),
             escape("" if source.notes is UNSET else source.notes),
         )

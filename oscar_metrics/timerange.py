@@ -59,7 +59,7 @@ class Period(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReportRange(msgspec.Struct, frozen=True, kw_only=True):
-    """A range as asked: the span it means, and the two texts to echo.
+    """A range as asked: the span it means, and the texts to echo.
 
     `as_of_ns` asks for the numbers as they were known then, `restated_since_ns` for what
     was restated since; `periods` (in order, together the whole span) for a row each.
@@ -68,6 +68,7 @@ class ReportRange(msgspec.Struct, frozen=True, kw_only=True):
     span: Span
     start: str
     end: str
+    as_of: str | None = None
     as_of_ns: int | None = None
     restated_since_ns: int | None = None
     periods: tuple[Period, ...] = ()
@@ -118,11 +119,19 @@ def inclusive_stop(end_ns: int) -> int:
     return boundary_ns if boundary_ns - end_ns <= SECOND_NS else end_ns + 1
 
 
-def report_range(start: str | None, end: str | None, now_ns: int) -> ReportRange:
+def report_range(
+    start: str | None,
+    end: str | None,
+    now_ns: int,
+    *,
+    as_of: str | None = None,
+    restated_since: str | None = None,
+) -> ReportRange:
     """The range a caller asked for; `end` defaults to now, `start` to a day before `end`.
 
-    Both given ends are instants included in the range and are echoed as written.
-    Raises BadRequest with the contract's texts; `end` is looked at first.
+    Both given ends are instants included in the range and are echoed as written, and so is
+    `as_of`. Raises BadRequest with the contract's texts; `end` is looked at first, then
+    `start`, `as_of` and `restated_since`.
     """
     start, end = (start or "").strip(), (end or "").strip()
     if end:
@@ -140,8 +149,23 @@ def report_range(start: str | None, end: str | None, now_ns: int) -> ReportRange
         raise BadRequest(
             "end must be after start", parameter="end", detail=f"end is {end}, start is {start}"
         )
-    span = Span(start_ns, inclusive_stop(end_ns))
-    return ReportRange(span=span, start=_as_written(start), end=_as_written(end))
+    as_of = (as_of or "").strip() or None
+    as_of_ns = None if as_of is None else _parse_parameter("as_of", as_of)
+    if as_of_ns is not None and as_of_ns > now_ns:
+        raise BadRequest(
+            "as_of must not be later than now",
+            parameter="as_of",
+            detail=f"it is {format_instant(now_ns)} here",
+        )
+    since = (restated_since or "").strip()
+    return ReportRange(
+        span=Span(start_ns, inclusive_stop(end_ns)),
+        start=_as_written(start),
+        end=_as_written(end),
+        as_of=None if as_of is None else _as_written(as_of),
+        as_of_ns=as_of_ns,
+        restated_since_ns=_parse_parameter("restated_since", since) if since else None,
+    )
 
 
 def windows(span: Span, width_ns: int) -> Iterator[Span]:

@@ -1,6 +1,7 @@
 """The shapes of every answer, field for field as the HTTP contract orders them. Pure.
 
-`None` is a number whose source could not be read; UNSET is a field that is absent.
+`None` is a number whose source could not be read; UNSET is a field that is absent. Both ends
+of a report's and of a period's range are included.
 """
 
 from __future__ import annotations
@@ -72,6 +73,15 @@ class WireGap(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class LedgerPart(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a source's facts was read from the ledger rather than asked of the source."""
+
+    coverage: float
+    first_sealed_at: str
+    last_sealed_at: str
+    provisional_hours: float
+
+
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What became of asking one source, and which fields of the answer it concerns."""
 
@@ -83,6 +93,21 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     coverage: float
     gaps: tuple[WireGap, ...]
     affects: tuple[str, ...]
+    ledger: LedgerPart | UnsetType = UNSET
+
+
+class Restatement(msgspec.Struct, frozen=True, kw_only=True):
+    """An hour that was sealed anew: what it counted as before, and counts now.
+
+    The unit is calls, or CPU core-hours where the source is usage.
+    """
+
+    source: SourceName
+    start: str
+    end: str
+    sealed_at: str
+    was: float
+    now: float
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,9 +117,11 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     metric: Metric
     start: str
     end: str
+    as_of: str | UnsetType = UNSET
     value: float | None
     unit: str | UnsetType = UNSET
     sources: tuple[SourceStatus, ...]
+    restated: tuple[Restatement, ...] | UnsetType = UNSET
 
 
 class ServiceMetric(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +139,9 @@ class ServiceMetrics(msgspec.Struct, frozen=True, kw_only=True):
     service_name: str
     start: str
     end: str
+    as_of: str | UnsetType = UNSET
     metrics: tuple[ServiceMetric, ...]
+    restated: tuple[Restatement, ...] | UnsetType = UNSET
 
 
 class CountryCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,13 +170,26 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     unknown_country_count: int | None
 
 
+class SummaryPeriod(msgspec.Struct, frozen=True, kw_only=True):
+    """The totals of one period of a series; `incomplete` are the sources with a gap in it."""
+
+    period: str
+    start: str
+    end: str
+    totals: Totals
+    incomplete: tuple[SourceName, ...]
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Totals over a range."""
 
     start: str
     end: str
+    as_of: str | UnsetType = UNSET
     totals: Totals
+    periods: tuple[SummaryPeriod, ...] | UnsetType = UNSET
     sources: tuple[SourceStatus, ...]
+    restated: tuple[Restatement, ...] | UnsetType = UNSET
 
 
 class ServiceItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,14 +229,47 @@ class CountryItem(msgspec.Struct, frozen=True, kw_only=True):
     countries: tuple[CountryCount, ...]
 
 
+class ServicePeriod(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows per service of one period; `incomplete` are the sources with a gap in it."""
+
+    period: str
+    start: str
+    end: str
+    items: tuple[ServiceItem, ...]
+    incomplete: tuple[SourceName, ...]
+
+
+class UserPeriod(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows per user of one period; `incomplete` are the sources with a gap in it."""
+
+    period: str
+    start: str
+    end: str
+    items: tuple[UserItem, ...]
+    incomplete: tuple[SourceName, ...]
+
+
+class CountryPeriod(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows per country of one period; `incomplete` are the sources with a gap in it."""
+
+    period: str
+    start: str
+    end: str
+    items: tuple[CountryItem, ...]
+    incomplete: tuple[SourceName, ...]
+
+
 class ServiceBreakdown(msgspec.Struct, frozen=True, kw_only=True):
     """Rows per service."""
 
     start: str
     end: str
+    as_of: str | UnsetType = UNSET
     group_by: str
     items: tuple[ServiceItem, ...]
+    periods: tuple[ServicePeriod, ...] | UnsetType = UNSET
     sources: tuple[SourceStatus, ...]
+    restated: tuple[Restatement, ...] | UnsetType = UNSET
 
 
 class UserBreakdown(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,9 +277,12 @@ class UserBreakdown(msgspec.Struct, frozen=True, kw_only=True):
 
     start: str
     end: str
+    as_of: str | UnsetType = UNSET
     group_by: str
     items: tuple[UserItem, ...]
+    periods: tuple[UserPeriod, ...] | UnsetType = UNSET
     sources: tuple[SourceStatus, ...]
+    restated: tuple[Restatement, ...] | UnsetType = UNSET
 
 
 class CountryBreakdown(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,12 +290,16 @@ class CountryBreakdown(msgspec.Struct, frozen=True, kw_only=True):
 
     start: str
     end: str
+    as_of: str | UnsetType = UNSET
     group_by: str
     items: tuple[CountryItem, ...]
+    periods: tuple[CountryPeriod, ...] | UnsetType = UNSET
     sources: tuple[SourceStatus, ...]
+    restated: tuple[Restatement, ...] | UnsetType = UNSET
 
 
 Breakdown = ServiceBreakdown | UserBreakdown | CountryBreakdown
+Period = SummaryPeriod | ServicePeriod | UserPeriod | CountryPeriod
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from msgspec import UNSET, UnsetType
 
@@ -12,11 +14,13 @@ from oscar_metrics.wire import (
     CountryBreakdown,
     CountryCount,
     CountryItem,
+    Period,
     ServiceBreakdown,
     ServiceItem,
     SourceName,
     SourceState,
     SourceStatus,
+    Summary,
     UserBreakdown,
     UserItem,
 )
@@ -44,7 +48,11 @@ _NUMBER_SOURCES = frozenset(
 )
 _MAX_NOTE_CHARACTERS = 240
 
+# The rows of a series that are about the whole range.
+TOTAL = "total"
+
 Cell = str | int | float | UnsetType | None
+Row = tuple[Cell, ...]
 
 
 def breakdown_csv(report: Breakdown, *, raw: bool = False) -> str:
@@ -52,18 +60,21 @@ def breakdown_csv(report: Breakdown, *, raw: bool = False) -> str:
 
     A number that is not known is an empty cell. Text that a spreadsheet would take for a
     formula is prefixed with `'`, unless `raw`. Usage columns are there when usage was asked.
+    A series has a first column `period`, and the rows of the whole range come last.
     """
-    match report:
-        case ServiceBreakdown():
-            usage = any(source.name is SourceName.USAGE for source in report.sources)
-            header = (*_SERVICE_COLUMNS, *(_USAGE_COLUMNS if usage else ()))
-            rows = [_service_row(item, usage=usage) for item in report.items]
-        case UserBreakdown():
-            header, rows = _USER_COLUMNS, [_user_row(item) for item in report.items]
-        case CountryBreakdown():
-            header, rows = _COUNTRY_COLUMNS, [_country_row(item) for item in report.items]
-    lines: list[Sequence[Cell]] = [header, *rows]
+    header, row = _layout(report)
+    if report.periods is UNSET:
+        lines = [header, *map(row, report.items)]
+    else:
+        lines = [("period", *header)]
+        for stretch in (*report.periods, report):
+            lines += [(period_cell(stretch), *row(item)) for item in stretch.items]
     return "".join(",".join(cell(value, raw=raw) for value in line) + "\n" for line in lines)
+
+
+def period_cell(stretch: Breakdown | Summary | Period) -> str:
+    """What stands in the column `period`: a period's name, or the word for them all."""
+    return TOTAL if isinstance(stretch, Breakdown | Summary) else stretch.period
 
 
 def file_name(report: Breakdown) -> str:
@@ -80,12 +91,26 @@ def completeness_header(sources: Iterable[SourceStatus]) -> str:
     """What became of each source, on one line: an RFC 8941 list with parameters."""
     return ", ".join(
         f"{source.name};status={source.status};coverage={source.coverage:.3f}"
+        + (f";ledger={source.ledger.coverage:.3f}" if source.ledger else "")
         + (f";notes={_quoted(source.notes)}" if source.notes else "")
         for source in sources
     )
 
 
-def _service_row(item: ServiceItem, *, usage: bool) -> tuple[Cell, ...]:
+def _layout(report: Breakdown) -> tuple[Row, Callable[[Any], Row]]:
+    """The header line, and how an item becomes a row."""
+    match report:
+        case ServiceBreakdown():
+            usage = any(source.name is SourceName.USAGE for source in report.sources)
+            columns = (*_SERVICE_COLUMNS, *(_USAGE_COLUMNS if usage else ()))
+            return columns, functools.partial(_service_row, usage=usage)
+        case UserBreakdown():
+            return _USER_COLUMNS, _user_row
+        case CountryBreakdown():
+            return _COUNTRY_COLUMNS, _country_row
+
+
+def _service_row(item: ServiceItem, *, usage: bool) -> Row:
     row = (
         item.key,
         "",
@@ -99,11 +124,11 @@ def _service_row(item: ServiceItem, *, usage: bool) -> tuple[Cell, ...]:
     return (*row, item.cpu_hours, item.gpu_hours) if usage else row
 
 
-def _user_row(item: UserItem) -> tuple[Cell, ...]:
+def _user_row(item: UserItem) -> Row:
     return (item.key, item.membership, item.executions_count, _countries(item.countries))
 
 
-def _country_row(item: CountryItem) -> tuple[Cell, ...]:
+def _country_row(item: CountryItem) -> Row:
     return (
         item.key,
         "",

@@ -15,6 +15,7 @@ from oscar_metrics import wire
 from oscar_metrics.handlers import openapi_examples as examples
 from oscar_metrics.handlers.health import Health, Readiness
 from oscar_metrics.handlers.openapi_fields import FIELDS
+from oscar_metrics.periods import DEFAULT_ZONE, Interval
 from oscar_metrics.wire import SERVICE_METRICS, GroupBy
 
 Json = dict[str, Any]
@@ -32,7 +33,7 @@ _SHAPES = (
     Readiness,
 )
 # Shapes that exist a second time for the two routes whose clients decode no null.
-_TWICE = ("Value", "ServiceMetrics", "ServiceMetric", "Summary", "Totals")
+_TWICE = ("Value", "ServiceMetrics", "ServiceMetric", "Summary", "SummaryPeriod", "Totals")
 _WITHOUT_NULL = "WithoutNull"
 _REF = "#/components/schemas/{name}"
 
@@ -44,7 +45,10 @@ what a source that could not be read would have supplied is `null`, never 0. On
 number is 0 with the same sources.
 
 Times are RFC 3339 with seconds and an offset; both ends of a range are included, and an `end`
-in the last second before a quarter-hour (23:59:59Z) means up to that quarter-hour."""
+in the last second before a quarter-hour (23:59:59Z) means up to that quarter-hour.
+
+Hours that were sealed in the ledger are read from it: `sources[].ledger` says how much of an
+answer was, `as_of` gives it as it was known at another time, `restated_since` what changed."""
 
 
 def document(version: str) -> Json:
@@ -80,7 +84,8 @@ def document(version: str) -> Json:
 
 
 def _report_paths() -> Json:
-    time_range = [_START, _END]
+    time_range = [_START, _END, _AS_OF, _RESTATED_SINCE]
+    series = [*time_range, _INTERVAL, _TZ]
     return {
         "/system/metrics/value": _report(
             "value",
@@ -93,8 +98,16 @@ def _report_paths() -> Json:
             "summary",
             "Totals over a range",
             "A total whose source is missing is null. Unknown parameters are refused.",
-            time_range,
-            _json_content("Summary", examples.SUMMARY),
+            series,
+            {
+                "application/json": {
+                    "schema": _ref("Summary"),
+                    "examples": {
+                        "total": {"value": examples.SUMMARY},
+                        "series": {"value": examples.SUMMARY_SERIES},
+                    },
+                }
+            },
         ),
         "/system/metrics/breakdown": _report(
             "breakdown",
@@ -102,7 +115,7 @@ def _report_paths() -> Json:
             "JSON, or CSV by `format` or by `Accept: text/csv`. A missing source leaves its "
             "fields null (empty in CSV) and, where it supplies the rows, no rows. CSV with "
             "`group_by=service` and `include_users=true` is refused.",
-            [_GROUP_BY, _FORMAT, _INCLUDE_USERS, _INCLUDE_USAGE, _RAW, *time_range],
+            [_GROUP_BY, _FORMAT, _INCLUDE_USERS, _INCLUDE_USAGE, _RAW, *series],
             _breakdown_content(),
             headers=_CSV_HEADERS,
             compatible=True,
@@ -111,7 +124,7 @@ def _report_paths() -> Json:
             "summaryForToday",
             "Totals over a range, for today's OSCAR clients",
             "As /system/metrics/summary, with 0 where that says null.",
-            time_range,
+            series,
             _json_content("Summary" + _WITHOUT_NULL, examples.SUMMARY),
             compatible=True,
         ),
@@ -214,6 +227,7 @@ def _report(
         "401": _error("Bad or no credentials.", _CHALLENGE),
         **_ALWAYS,
         "414": _error("The query string is longer than 8 KiB."),
+        "503": _error("Only the ledger could say, and it cannot be read now.", _RETRY_AFTER),
         **(more or {}),
     }
     return {
@@ -252,6 +266,7 @@ def _breakdown_content() -> Json:
                 "service": {"value": examples.SERVICE_BREAKDOWN},
                 "user": {"value": examples.USER_BREAKDOWN},
                 "country": {"value": examples.COUNTRY_BREAKDOWN},
+                "series": {"value": examples.USER_SERIES},
             },
         },
         "text/csv": {
@@ -259,9 +274,13 @@ def _breakdown_content() -> Json:
                 "type": "string",
                 "description": "A header line, then a row per item; the countries cell is "
                 "`ES:3|FR:1`; what is not known is an empty cell. Text a spreadsheet would "
-                "take for a formula is prefixed with `'` unless `raw=true`.",
+                "take for a formula is prefixed with `'` unless `raw=true`. With `interval` a "
+                "first column `period`, and the rows of the whole range last, as `total`.",
             },
-            "example": examples.USER_CSV,
+            "examples": {
+                "total": {"value": examples.USER_CSV},
+                "series": {"value": examples.USER_SERIES_CSV},
+            },
         },
     }
 
@@ -323,6 +342,27 @@ _END = _query(
     "end",
     "Last instant of the range (RFC 3339, 1970 to 2260), included; now when absent.",
     {**_TIME, "examples": ["2026-04-30T23:59:59Z"]},
+)
+_AS_OF = _query(
+    "as_of",
+    "Every number as it was known then (RFC 3339); now when absent. Refused where the ledger "
+    "cannot say: `detail` names the first quarter-hour that was not sealed then.",
+    {**_TIME, "examples": ["2026-05-02T00:00:00Z"]},
+)
+_RESTATED_SINCE = _query(
+    "restated_since",
+    "List which hours of the range were sealed anew since then (RFC 3339), and by how much.",
+    {**_TIME, "examples": ["2026-05-02T00:00:00Z"]},
+)
+_INTERVAL = _query(
+    "interval",
+    "Add the same for each hour, day, week (from Monday) or month of the range.",
+    {"type": "string", "enum": list(Interval)},
+)
+_TZ = _query(
+    "tz",
+    "Whose hours, days, weeks and months: an IANA time zone. Only with `interval`.",
+    {"type": "string", "default": DEFAULT_ZONE, "examples": ["Europe/Madrid"]},
 )
 _SERVICE_ID = _query(
     "service_id",

@@ -12,9 +12,11 @@ from oscar_metrics.wire import (
     CountryBreakdown,
     CountryCount,
     CountryItem,
+    LedgerPart,
     Metric,
     Owner,
     Owners,
+    Restatement,
     ServiceBreakdown,
     ServiceItem,
     ServiceMetric,
@@ -23,9 +25,11 @@ from oscar_metrics.wire import (
     SourceState,
     SourceStatus,
     Summary,
+    SummaryPeriod,
     Totals,
     UserBreakdown,
     UserItem,
+    UserPeriod,
     Value,
     WireGap,
 )
@@ -61,7 +65,15 @@ _USAGE = SourceStatus(
     affects=("cpu_hours_total", "gpu_hours_total"),
 )
 _VALUE_USAGE = msgspec.structs.replace(_USAGE, affects=("value",))
-_REQUEST_LOGS = _ok(SourceName.REQUEST_LOGS, "loki")
+_REQUEST_LOGS = msgspec.structs.replace(
+    _ok(SourceName.REQUEST_LOGS, "ledger+loki"),
+    ledger=LedgerPart(
+        coverage=0.999,
+        first_sealed_at="2026-04-01T01:10:00Z",
+        last_sealed_at="2026-04-30T23:10:00Z",
+        provisional_hours=23.0,
+    ),
+)
 _SPAIN = CountryCount(country="ES", request_count=3)
 _FRANCE = CountryCount(country="FR", request_count=1)
 
@@ -100,27 +112,52 @@ SERVICE_METRICS = msgspec.to_builtins(
     )
 )
 
-SUMMARY = msgspec.to_builtins(
-    Summary(
-        start=_START,
-        end=_END,
-        totals=Totals(
-            services_count_active=2,
-            services_count_total=1,
-            cpu_hours_total=12.5,
-            gpu_hours_total=0.0,
-            requests_count_total=4,
-            requests_count_sync=3,
-            requests_count_async=1,
-            requests_count_exposed=7,
-            countries_count=2,
-            countries=(_SPAIN, _FRANCE),
-            users_count=1,
-            users=(_ALICE,),
-            failed_count=1,
-            unknown_country_count=0,
+_TOTALS = Totals(
+    services_count_active=2,
+    services_count_total=1,
+    cpu_hours_total=12.5,
+    gpu_hours_total=0.0,
+    requests_count_total=4,
+    requests_count_sync=3,
+    requests_count_async=1,
+    requests_count_exposed=7,
+    countries_count=2,
+    countries=(_SPAIN, _FRANCE),
+    users_count=1,
+    users=(_ALICE,),
+    failed_count=1,
+    unknown_country_count=0,
+)
+_SUMMARY = Summary(
+    start=_START,
+    end=_END,
+    totals=_TOTALS,
+    sources=(_INVENTORY, _USAGE, _REQUEST_LOGS, _EXPOSED, _COUNTRIES, _ROSTER),
+)
+SUMMARY = msgspec.to_builtins(_SUMMARY)
+SUMMARY_SERIES = msgspec.to_builtins(
+    msgspec.structs.replace(
+        _SUMMARY,
+        as_of="2026-05-20T00:00:00Z",
+        periods=(
+            SummaryPeriod(
+                period="2026-04",
+                start=_START,
+                end=_END,
+                totals=msgspec.structs.replace(_TOTALS, services_count_active=None),
+                incomplete=(SourceName.USAGE,),
+            ),
         ),
-        sources=(_INVENTORY, _USAGE, _REQUEST_LOGS, _EXPOSED, _COUNTRIES, _ROSTER),
+        restated=(
+            Restatement(
+                source=SourceName.REQUEST_LOGS,
+                start="2026-04-07T10:00:00Z",
+                end="2026-04-07T11:00:00Z",
+                sealed_at="2026-05-03T08:00:00Z",
+                was=3,
+                now=4,
+            ),
+        ),
     )
 )
 
@@ -164,6 +201,14 @@ _USERS = UserBreakdown(
 )
 USER_BREAKDOWN = msgspec.to_builtins(_USERS)
 USER_CSV = breakdown_csv(_USERS)
+_USERS_BY_MONTH = msgspec.structs.replace(
+    _USERS,
+    periods=(
+        UserPeriod(period="2026-04", start=_START, end=_END, items=_USERS.items, incomplete=()),
+    ),
+)
+USER_SERIES = msgspec.to_builtins(_USERS_BY_MONTH)
+USER_SERIES_CSV = breakdown_csv(_USERS_BY_MONTH)
 
 COUNTRY_BREAKDOWN = msgspec.to_builtins(
     CountryBreakdown(

@@ -24,6 +24,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     # The range and what was asked.
     "start": _time("First instant of the range, as the caller wrote it."),
     "end": _time("Last instant of the range, included, as the caller wrote it."),
+    "as_of": _time("When everything here was known, as the caller wrote it; absent for now."),
     "service_id": _text("The service asked for."),
     "service_name": _text("The service asked for."),
     "metric": _text("The metric's key."),
@@ -33,8 +34,25 @@ FIELDS: dict[str, dict[str, Any]] = {
     "group_by": _text("What there is a row for, in the caller's casing."),
     "items": _text("The rows, ascending by key; empty when what supplies them is missing."),
     "totals": _text("The totals of the range."),
+    # Series.
+    "periods": _text("The same of each period, in order; absent unless `interval` was asked."),
+    "period": {
+        "description": "What the hour, day, week or month is called.",
+        "examples": ["2026-01-01T10:00:00+01:00", "2026-01-01", "2026-W01", "2026-01"],
+    },
+    "incomplete": _text(
+        "Sources that do not speak for the whole period; a number of theirs is null where they "
+        "say nothing of it."
+    ),
+    **{
+        f"{shape}Period.{name}": _time(f"{which} instant of the period within the range, included.")
+        for shape in ("Summary", "Service", "User", "Country")
+        for name, which in (("start", "First"), ("end", "Last"))
+    },
     # Calls.
-    "services_count_active": _count("Services deployed now."),
+    "services_count_active": _count(
+        "Services deployed now, or at `as_of`; null in a period, where nobody asked."
+    ),
     "services_count_total": _count("Distinct service names called in the range."),
     "requests_count_total": _count("Executions, sync and async, failed ones included."),
     "requests_count_sync": _count("Synchronous executions (/run)."),
@@ -85,6 +103,43 @@ FIELDS: dict[str, dict[str, Any]] = {
     "WireGap.end": _time("First instant after the gap."),
     "reason": _text("Why the source does not speak for it."),
     "at": _time("When it said so."),
+    # The ledger.
+    "ledger": _text("What of the source's facts was read from the ledger; absent for nothing."),
+    "LedgerPart.coverage": {
+        "description": "Share of the range, up to now, that was read from the ledger.",
+        "minimum": 0,
+        "maximum": 1,
+    },
+    "first_sealed_at": _time("When the oldest of what was read had been sealed."),
+    "last_sealed_at": _time("When the newest of what was read had been sealed."),
+    "provisional_hours": _count("Hours read that may still be restated for late lines."),
+    "restated": _text(
+        "Hours of the range sealed anew since `restated_since`; absent unless that was asked."
+    ),
+    "source": _text("The source whose hour it is."),
+    "Restatement.start": _time("First instant of the hour."),
+    "Restatement.end": _time("First instant after the hour."),
+    "sealed_at": _time("When it was sealed anew."),
+    "was": _count("What it counted as before: calls, or CPU core-hours where the source is usage."),
+    "now": _count("What it counts as now, in the same unit."),
+    # How far the ledger is.
+    "Readiness.ledger": _text("How far the ledger is, where there is one; administrator only."),
+    "usable": _text("Whether reports can read it."),
+    "problems": _text("What stands in the way, for people."),
+    "doubts": _text("Hours a source told in two ways, or not sealed for the clock's sake."),
+    "kinds": _text("By kind of facts, how far they are sealed."),
+    "sealed_up_to": _time("End of the newest sealed hour; null for none."),
+    "lag_seconds": _count("How long ago that was."),
+    "unsealed_hours": _count("Hours within reach that are not sealed."),
+    "KindStatus.provisional_hours": _count("Sealed hours that will be looked at again."),
+    "partial_hours": _count("Sealed hours of which something is missing."),
+    "next_hole": _time("The newest past hour that is not sealed; null for none."),
+    "expiring": _text("Unsealed hours that their source is about to drop; null for none."),
+    "last_error": _text("Why the last question that failed did; null for none."),
+    "hours": _count("How many hours."),
+    "seconds_left": _count("How long until the first of them is gone."),
+    "ExpiringStatus.start": _time("First instant of the first hour."),
+    "ExpiringStatus.end": _time("First instant after the last hour."),
     # Owners.
     "owners": _text("Owners, ascending by name in lower case."),
     "id": _text("The owner's user id; `cluster_admin` for the platform itself."),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request, Response
+from msgspec import UNSET
 
 from oscar_metrics import wire
 from oscar_metrics.aggregator import Aggregator
@@ -17,17 +18,19 @@ from oscar_metrics.handlers.accept import preferred
 from oscar_metrics.handlers.csv import breakdown_csv, completeness_header, file_name
 from oscar_metrics.handlers.query import Query
 from oscar_metrics.outcome import Unavailable
+from oscar_metrics.periods import with_periods
 from oscar_metrics.timerange import ReportRange, Span, report_range
 from oscar_metrics.wire import SERVICE_METRICS, GroupBy, Metric, SourceName
 
 AnyRequest = Request[Any, Any, Any]
 _Numbers = TypeVar("_Numbers", wire.Totals, wire.ServiceMetric, wire.Value)
 
-RANGE_PARAMETERS = ("start", "end")
+RANGE_PARAMETERS = ("start", "end", "as_of", "restated_since")
+SERIES_PARAMETERS = (*RANGE_PARAMETERS, "interval", "tz")
 VALUE_PARAMETERS = ("service_id", "metric", *RANGE_PARAMETERS)
 SERVICE_PARAMETERS = ("metric", *RANGE_PARAMETERS)
 BREAKDOWN_PARAMETERS = (
-    *RANGE_PARAMETERS,
+    *SERIES_PARAMETERS,
     "group_by",
     "format",
     "include_users",
@@ -65,16 +68,22 @@ class Reports:
 
     async def summary(self, request: AnyRequest) -> Response[bytes]:
         """Totals; null where a source is missing."""
-        query = Query(request.scope["query_string"], RANGE_PARAMETERS)
-        asked = self._range(query)
+        query = Query(request.scope["query_string"], SERIES_PARAMETERS)
+        asked = self._series(query)
         query.refuse_unknown()
         return _json(await self._aggregator.summary(asked), query)
 
     async def summary_without_null(self, request: AnyRequest) -> Response[bytes]:
         """Totals for clients that decode no null: 0 where a source is missing."""
-        query = Query(request.scope["query_string"], RANGE_PARAMETERS)
-        report = await self._aggregator.summary(self._range(query))
-        return _json(msgspec.structs.replace(report, totals=_zeros(report.totals)), query)
+        query = Query(request.scope["query_string"], SERIES_PARAMETERS)
+        report = await self._aggregator.summary(self._series(query))
+        periods = report.periods
+        if periods is not UNSET:
+            periods = tuple(
+                msgspec.structs.replace(period, totals=_zeros(period.totals)) for period in periods
+            )
+        totals = _zeros(report.totals)
+        return _json(msgspec.structs.replace(report, totals=totals, periods=periods), query)
 
     async def service_without_null(self, request: AnyRequest) -> Response[bytes]:
         """One or all metrics of the service in the path: 0 where a source is missing."""
@@ -94,7 +103,7 @@ class Reports:
     async def breakdown(self, request: AnyRequest) -> Response[bytes]:
         """Rows per service, user or country, as JSON or CSV."""
         query = Query(request.scope["query_string"], BREAKDOWN_PARAMETERS)
-        asked = self._range(query)
+        asked = self._series(query)
         group_by_text = query.text("group_by")
         if group_by_text is None:
             raise BadRequest(
@@ -141,7 +150,17 @@ class Reports:
         return _json(outcome.facts, query, headers)
 
     def _range(self, query: Query) -> ReportRange:
-        return report_range(query.text("start"), query.text("end"), self._aggregator.now_ns())
+        return report_range(
+            query.text("start"),
+            query.text("end"),
+            self._aggregator.now_ns(),
+            as_of=query.text("as_of"),
+            restated_since=query.text("restated_since"),
+        )
+
+    def _series(self, query: Query) -> ReportRange:
+        interval, tz = query.text("interval"), query.text("tz")
+        return with_periods(self._range(query), interval, tz, self._aggregator.periods_max)
 
 
 def _expected(words: Iterable[str]) -> str:

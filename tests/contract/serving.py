@@ -23,21 +23,26 @@ from oscar_metrics.facts import (
     Result,
     Service,
     ServiceKey,
+    SlotPart,
+    SlottedLog,
+    SlotUsage,
     Tallies,
     Usage,
 )
 from oscar_metrics.findings import Finding
 from oscar_metrics.handlers.routes import build_app
-from oscar_metrics.outcome import Ok, Outcome
+from oscar_metrics.outcome import Ok, Outcome, Unavailable, with_facts
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.roster import RosterFile
 from oscar_metrics.telemetry import Telemetry
-from oscar_metrics.timerange import Span, parse_instant
+from oscar_metrics.timerange import SLOT_NS, Span, parse_instant
 
 USERNAME, PASSWORD = "oscar", "p:ss wörd"
 NOW = "2026-05-01T12:00:00Z"
 NOW_NS = parse_instant(NOW)
+# When everything the sources speak of happened, where they tell instants apart.
+HAPPENED_NS = parse_instant("2026-04-07T10:20:00Z")
 RANGE = {"start": "2026-04-01T00:00:00Z", "end": "2026-04-30T23:59:59Z"}
 
 
@@ -57,7 +62,7 @@ class SaidInventory:
 
 
 class SaidUsage:
-    """A usage source that says one thing."""
+    """A usage source that says one thing, of the instant when everything happened."""
 
     def __init__(self, said: Outcome[Usage]) -> None:
         self._said = said
@@ -65,8 +70,23 @@ class SaidUsage:
     async def read(
         self, span: Span, inventory: Outcome[Inventory], *, now_ns: int, deadline: float | None
     ) -> Outcome[Usage]:
-        del span, inventory, now_ns, deadline
-        return self._said
+        del inventory, now_ns, deadline
+        if HAPPENED_NS in span or isinstance(self._said, Unavailable):
+            return self._said
+        return with_facts(self._said, Usage(cpu_seconds={}, gpu_seconds={}))
+
+    async def read_slots(
+        self, span: Span, inventory: Outcome[Inventory], *, now_ns: int, deadline: float | None
+    ) -> Outcome[tuple[SlotUsage, ...]]:
+        said = await self.read(span, inventory, now_ns=now_ns, deadline=deadline)
+        if isinstance(said, Unavailable):
+            return said
+        slot = SlotUsage(slot=HAPPENED_NS // SLOT_NS, quarters=1, usage=said.facts)
+        return with_facts(said, (slot,) if HAPPENED_NS in span else ())
+
+    async def kept_from(self, now_ns: int, deadline: float | None) -> int | None:
+        del now_ns, deadline
+        return None
 
     async def check(self, now_ns: int) -> list[Finding]:
         del now_ns
@@ -94,6 +114,28 @@ class SaidLogs:
         del countries, now_ns, deadline
         self.asked.append(span)
         return {stream: self._said[stream] for stream in streams}
+
+    async def read_slots(
+        self,
+        span: Span,
+        streams: frozenset[LogStream],
+        countries: Countries,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> dict[LogStream, Outcome[SlottedLog]]:
+        said = await self.read(span, streams, countries, now_ns=now_ns, deadline=deadline)
+        part = SlotPart(HAPPENED_NS // SLOT_NS, first=False)
+        return {
+            stream: outcome
+            if isinstance(outcome, Unavailable)
+            else with_facts(outcome, {part: outcome.facts} if HAPPENED_NS in span else {})
+            for stream, outcome in said.items()
+        }
+
+    async def kept_from(self, now_ns: int, deadline: float | None) -> int | None:
+        del now_ns, deadline
+        return None
 
     async def check(self, now_ns: int) -> list[Finding]:
         del now_ns

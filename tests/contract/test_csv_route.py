@@ -60,6 +60,17 @@ def test_rows_per_country(whole: httpx.Client) -> None:
     )
 
 
+def test_a_series_has_a_first_column_and_the_total_last(whole: httpx.Client) -> None:
+    asked = f"{PATH}?{RANGE}&group_by=country&format=csv"
+    plain = whole.get(asked).text.splitlines()
+    response = whole.get(f"{asked}&interval=month&tz=Asia/Tokyo")
+    assert response.text.splitlines() == [
+        f"period,{plain[0]}",
+        *(f"2026-04,{line}" for line in plain[1:]),
+        *(f"total,{line}" for line in plain[1:]),
+    ]
+
+
 def test_completeness_is_one_header_of_one_line(whole: httpx.Client) -> None:
     response = whole.get(f"{PATH}?{RANGE}&group_by=user&format=csv")
     (header,) = response.headers.get_list("x-completeness")

@@ -16,6 +16,7 @@ from tests.contract.serving import PASSWORD, USERNAME, WHOLE, World, aggregator,
 START, END = "start=2026-04-01T00:00:00Z", "end=2026-04-30T23:59:59Z"
 BAD_START, BAD_END = "start=yesterday", "end=2026-04-30"
 BACKWARDS = "start=2026-04-02T00:00:00Z&end=2026-04-01T00:00:00Z"
+EARLIER, LATER = "2026-05-01T00:00:00Z", "2026-05-01T12:00:01Z"
 REPORT_PATHS = (
     "/system/metrics",
     "/system/metrics/",
@@ -89,7 +90,40 @@ def basic(credentials: str) -> str:
         ),
         ("breakdown?group_by=owner", "unsupported group_by", "group_by"),
         # Ours.
-        ("summary?as_of=2026-04-01T00:00:00Z", "unknown parameter", "as_of"),
+        # Ours: as of, restated, interval, zone; after the range, before anything else.
+        (f"summary?as_of=x&{BAD_START}", "invalid start timestamp", "start"),
+        (f"summary?as_of=x&{BACKWARDS}", "end must be after start", "end"),
+        ("summary?restated_since=x&as_of=2026-04-01", "invalid as_of timestamp", "as_of"),
+        (f"summary?restated_since=x&as_of={LATER}", "as_of must not be later than now", "as_of"),
+        (
+            f"summary?interval=x&restated_since=x&as_of={EARLIER}",
+            "invalid restated_since timestamp",
+            "restated_since",
+        ),
+        (f"summary?tz=x&interval=year&as_of={EARLIER}", "unsupported interval", "interval"),
+        ("summary?tz=Mars&interval=day&nope=1", "unknown tz", "tz"),
+        ("summary?tz=UTC", "tz without interval", "tz"),
+        ("summary?interval=hour&start=1970-01-01T00:00:00Z", "too many periods", "interval"),
+        (f"summary?as_of={EARLIER}&nope=1", "unknown parameter", "nope"),
+        ("breakdown?as_of=x&group_by=", "invalid as_of timestamp", "as_of"),
+        ("breakdown?interval=year", "unsupported interval", "interval"),
+        ("?as_of=x", "invalid as_of timestamp", "as_of"),
+        ("?interval=year", "unsupported interval", "interval"),
+        ("x?as_of=x&metric=nope", "invalid as_of timestamp", "as_of"),
+        ("value?service_id=x&metric=nope&as_of=x", "invalid metric key", "metric"),
+        ("value?service_id=x&metric=cpu-hours&as_of=x", "invalid as_of timestamp", "as_of"),
+        # Ours, without a ledger.
+        *(
+            (f"{asked}{parameter}={EARLIER}", f"{parameter} needs the ledger", parameter)
+            for parameter in ("as_of", "restated_since")
+            for asked in (
+                "summary?",
+                "?",
+                "x?",
+                "breakdown?group_by=user&",
+                "value?service_id=x&metric=cpu-hours&",
+            )
+        ),
         (f"summary?Start=x&{BAD_END}", "invalid end timestamp", "end"),
         ("summary?Start=x", "unknown parameter", "Start"),
         ("summary?start=%zz", "invalid query string", None),

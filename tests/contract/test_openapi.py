@@ -25,17 +25,27 @@ Json = dict[str, Any]
 DOCUMENT: Json = document("0.1.0")
 # What the page is made of is no part of the API.
 NOT_DOCUMENTED = {"/schema/page/{asset}"}
-# Refusals that rest on several parameters at once, or on the years that engines can hold:
-# OpenAPI has no words for them.
+# Refusals that rest on several parameters at once, on the years that engines can hold, on
+# the zones there are or on what was sealed when: OpenAPI has no words for them.
 NOT_EXPRESSIBLE = {
     "end must be after start",
     "include_users is not supported for csv",
     "invalid start timestamp",
     "invalid end timestamp",
+    "invalid as_of timestamp",
+    "invalid restated_since timestamp",
+    "as_of must not be later than now",
+    "as_of needs the ledger",
+    "restated_since needs the ledger",
+    "tz without interval",
+    "unknown tz",
+    "too many periods",
 }
 # Documented as booleans, which is what they are for; any word but `true` is false, as ever.
 _ODD_FLAG = re.compile(r"[?&](include_users|include_usage|raw)=(?!(true|false|)(&|$))")
-_OUTSIDE_YEARS = re.compile(r"(start|end)=(?!19[7-9]\d|20\d\d|21\d\d|22[0-5]\d|2260)")
+_OUTSIDE_YEARS = re.compile(
+    r"(start|end|as_of|restated_since)=(?!19[7-9]\d|20\d\d|21\d\d|22[0-5]\d|2260)"
+)
 
 
 _CREDENTIALS = base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
@@ -165,6 +175,11 @@ ANSWERS = [
     ("/system/metrics/breakdown", "group_by=service&include_users=true&include_usage=true"),
     ("/system/metrics/breakdown", "group_by=user"),
     ("/system/metrics/breakdown", "group_by=country"),
+    ("/system/metrics", "interval=week"),
+    ("/system/metrics/summary", "interval=day&tz=Europe/Madrid"),
+    ("/system/metrics/breakdown", "group_by=service&interval=month&include_usage=true"),
+    ("/system/metrics/breakdown", "group_by=user&interval=day"),
+    ("/system/metrics/breakdown", "group_by=country&interval=day"),
     ("/system/metrics/{serviceName}", ""),
     ("/system/metrics/{serviceName}", "metric=gpu-hours"),
     ("/system/metrics/owners", ""),

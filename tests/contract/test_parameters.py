@@ -99,7 +99,7 @@ def test_the_casing_of_group_by_is_echoed(whole: httpx.Client) -> None:
         ("", None),
         ("nope=1", "nope"),
         ("nope", "nope"),
-        ("as_of=x&interval=day&tz=UTC&owner=me", "as_of, interval, tz, owner"),
+        ("vo=x&owner=me", "vo, owner"),
         ("b=1&a=1&b=2", "b, a"),
         ("a%0D%0Ab%2C%C3%A9=1", "a%0D%0Ab%2C%C3%A9"),
         ("_=123", "_"),
@@ -116,6 +116,14 @@ def test_what_is_unknown_is_ignored_and_named_for_todays_clients(
     ours = [] if path == "/breakdown" else ["group_by"]
     expected = ", ".join([*ours, *([header] if header else [])])
     assert named == (expected or None)
+
+
+def test_a_series_of_one_service_is_not_known_and_said_so(whole: httpx.Client) -> None:
+    asked = "interval=day&tz=Europe/Madrid"
+    response = whole.get(f"/system/metrics/cowsay?{asked}")
+    assert (response.status_code, response.headers["x-ignored-parameters"]) == (200, "interval, tz")
+    response = whole.get(f"/system/metrics/value?service_id=x&metric=cpu-hours&{asked}")
+    assert (response.status_code, response.json()["parameter"]) == (400, "interval")
 
 
 def test_a_crowd_of_unknown_parameters_makes_no_endless_header(whole: httpx.Client) -> None:
