@@ -1,0 +1,262 @@
+"""Sums of calls and of usage over spans, from the coarsest rows that fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import duckdb
+
+from oscar_metrics.errors import TooManyRows
+from oscar_metrics.facts import (
+    CountryFrom,
+    Kind,
+    LogStream,
+    Result,
+    ServiceKey,
+    Usage,
+)
+from oscar_metrics.ledger.duckdb_pieces import Pieces, Run, pieces
+from oscar_metrics.ledger.duckdb_rollups import standing
+from oscar_metrics.ledger.duckdb_schema import (
+    COUNTRY_FROM_CODES,
+    KIND_CODES,
+    MEASURED,
+    RESULT_CODES,
+    SEAL_KIND_CODES,
+)
+from oscar_metrics.ledger.seals import KIND_OF, SealKind
+from oscar_metrics.sums import PERIOD, CallSums, Grouping
+from oscar_metrics.timerange import SECOND_NS, Span
+
+# More runs than this are handed over as a table to join instead of conditions to test.
+_RUNS_MAX = 12
+
+
+def call_sums(
+    cursor: duckdb.DuckDBPyConnection,
+    stream: LogStream,
+    spans: Sequence[Span],
+    groupings: Collection[Grouping],
+    *,
+    service: str | None,
+    bounds_ns: Sequence[int],
+    rows_max: int,
+    as_of_ns: int | None,
+) -> CallSums:
+    """The sums by each grouping; LedgerStore.call_sums says of what.
+
+    To be called within a transaction, so that all of them are of one state of the file.
+    """
+    kind = KIND_OF[stream]
+    of = _pieces(cursor, kind, spans, bounds_ns, as_of_ns)
+    wanted = {field for grouping in groupings for field in grouping}
+    rows = _Rows(cursor, kind, service, as_of_ns).calls(of, wanted)
+    return CallSums(
+        groups={
+            grouping: _sums_by(cursor, rows, grouping, rows_max) if rows else Counter()
+            for grouping in groupings
+        }
+    )
+
+
+def usage_sums(
+    cursor: duckdb.DuckDBPyConnection,
+    spans: Sequence[Span],
+    *,
+    service: str | None,
+    bounds_ns: Sequence[int],
+    as_of_ns: int | None,
+) -> dict[int, Usage]:
+    """Usage by period; to be called within a transaction."""
+    of = _pieces(cursor, SealKind.USAGE, spans, bounds_ns, as_of_ns)
+    rows = _Rows(cursor, SealKind.USAGE, service, as_of_ns).usage(of)
+    if not rows:
+        return {}
+    found = cursor.execute(
+        f"""
+        SELECT period, service_id, namespace, name, cpu, gpu
+        FROM (
+            SELECT period, service_id, sum(cpu_core_ns)::BIGINT AS cpu,
+                   sum(gpu_core_ns)::BIGINT AS gpu
+            FROM ({rows}) GROUP BY ALL
+        ) LEFT JOIN services ON id = service_id
+        ORDER BY period, namespace, name
+        """  # noqa: S608 - SQL of ours
+    ).fetchall()
+    seconds: dict[int, list[dict[ServiceKey, float] | None]] = {}
+    for period, service_id, _, _, cpu_ns, gpu_ns in found:
+        if service_id == MEASURED:
+            seconds[period] = [None if ns is None else {} for ns in (cpu_ns, gpu_ns)]
+    for period, service_id, namespace, name, *measured_ns in found:
+        for of_services, ns in zip(seconds[period], measured_ns, strict=True):
+            if service_id != MEASURED and ns is not None and of_services is not None:
+                of_services[ServiceKey(namespace, name)] = ns / SECOND_NS
+    return {
+        period: Usage(cpu_seconds=cpu, gpu_seconds=gpu) for period, (cpu, gpu) in seconds.items()
+    }
+
+
+def _pieces(
+    cursor: duckdb.DuckDBPyConnection,
+    kind: SealKind,
+    spans: Sequence[Span],
+    bounds_ns: Sequence[int],
+    as_of_ns: int | None,
+) -> Pieces:
+    months, days = standing(cursor, kind) if as_of_ns is None else (frozenset(), frozenset())
+    return pieces(spans, bounds_ns=bounds_ns, months=months, days=days)
+
+
+class _Rows:
+    """Queries for the rows of pieces, all with the same columns."""
+
+    def __init__(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        kind: SealKind,
+        service: str | None,
+        as_of_ns: int | None,
+    ) -> None:
+        self._cursor = cursor
+        self._kind = SEAL_KIND_CODES[kind]
+        known = (
+            f"sealed_at_ns <= {as_of_ns} AND (superseded_at_ns > {as_of_ns}"
+            " OR superseded_at_ns IS NULL)"
+            if as_of_ns is not None
+            else "superseded_at_ns IS NULL"
+        )
+        self._seals = f"seal_id IN (SELECT id FROM seals WHERE kind = {self._kind} AND {known})"  # noqa: S608 - SQL of ours
+        self._service = ""
+        if service is not None:
+            named = cursor.execute("SELECT id FROM services WHERE name = ?", [service]).fetchall()
+            numbers = ", ".join(str(number) for (number,) in [*named, (MEASURED,)])
+            self._service = f" AND service_id IN ({numbers})"
+
+    def calls(self, of: Pieces, fields: Collection[str]) -> str:
+        """One query for the calls of the pieces, with the columns of these fields; may be blank."""
+        columns = ", ".join(dict.fromkeys(_COLUMN[field] for field in fields if field != PERIOD))
+        columns = f"{columns}{', ' if columns else ''}count"
+        rolled = f" AND seal_kind = {self._kind}"
+        return self._together(
+            columns,
+            ("call_months", "month", of.months, rolled),
+            ("call_days", "day", of.days, rolled),
+            ("calls", "part", of.parts, f" AND {self._seals}"),
+        )
+
+    def usage(self, of: Pieces) -> str:
+        """The same for usage, whose slots are two parts each."""
+        slots = tuple(Run(run.first // 2, run.stop // 2, run.period) for run in of.parts)
+        return self._together(
+            "service_id, cpu_core_ns, gpu_core_ns",
+            ("usage_months", "month", of.months, ""),
+            ("usage_days", "day", of.days, ""),
+            ("usage", "slot", slots, f" AND {self._seals}"),
+        )
+
+    def _together(self, columns: str, *tables: tuple[str, str, Sequence[Run], str]) -> str:
+        return " UNION ALL ".join(
+            query
+            for table, number, runs, condition in tables
+            for query in self._of_table(columns, table, number, runs, condition + self._service)
+        )
+
+    def _of_table(
+        self, columns: str, table: str, number: str, runs: Sequence[Run], condition: str
+    ) -> list[str]:
+        if not runs:
+            return []
+        if len(runs) <= _RUNS_MAX:
+            periods = dict.fromkeys(run.period for run in runs)
+            return [
+                f"SELECT {period}::INTEGER AS period, {columns} FROM {table}"  # noqa: S608 - SQL of ours
+                f" WHERE ({_within(number, [run for run in runs if run.period == period])})"
+                f"{condition}"
+                for period in periods
+            ]
+        self._make_runs(f"read_{table}", runs)
+        return [
+            (
+                f"SELECT period, {columns} FROM {table} JOIN temp.read_{table} ON {number} = one"  # noqa: S608 - SQL of ours
+                f" WHERE {_within(number, [Run(runs[0].first, runs[-1].stop, 0)])}{condition}"
+            )
+        ]
+
+    def _make_runs(self, name: str, runs: Sequence[Run]) -> None:
+        """Make a temporary table of each number of the runs and its period."""
+        lists = [
+            ",".join(str(value) for value in values)
+            for values in zip(*((run.first, run.stop, run.period) for run in runs), strict=True)
+        ]
+        self._cursor.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE {name} AS
+            SELECT unnest(range(first, stop))::INTEGER AS one, period
+            FROM (SELECT unnest(string_split(?, ',')::BIGINT[]) AS first,
+                         unnest(string_split(?, ',')::BIGINT[]) AS stop,
+                         unnest(string_split(?, ',')::INTEGER[]) AS period)
+            """,
+            lists,
+        )
+
+
+def _within(number: str, runs: Sequence[Run]) -> str:
+    return " OR ".join(f"{number} BETWEEN {run.first} AND {run.stop - 1}" for run in runs)
+
+
+# Fields of groupings: the column that tells them, and what turns it into the field's value.
+_COLUMN = {
+    "namespace": "service_id",
+    "service": "service_id",
+    "user": "user_id",
+    "country": "country_id",
+    "country_from": "country_from",
+    "kind": "kind",
+    "result": "result",
+    PERIOD: "period",
+}
+_CODED: Mapping[str, dict[int, Any]] = {
+    "country_from": {code: CountryFrom(how) for how, code in COUNTRY_FROM_CODES.items()},
+    "kind": {code: Kind(kind) for kind, code in KIND_CODES.items()},
+    "result": {code: Result(result) for result, code in RESULT_CODES.items()},
+}
+# Where the texts of fields are, and under which alias.
+_TEXTS = {
+    "namespace": ("services", "service_id", "services.namespace"),
+    "service": ("services", "service_id", "services.name"),
+    "user": ("users", "user_id", "users.name"),
+    "country": ("countries", "country_id", "countries.code"),
+}
+
+
+def _sums_by(
+    cursor: duckdb.DuckDBPyConnection, rows: str, grouping: Grouping, rows_max: int
+) -> Counter[tuple[Any, ...]]:
+    """Grouped by numbers, which is quick, and then by the texts behind them."""
+    numbers = ", ".join([*dict.fromkeys(_COLUMN[field] for field in grouping), ""])
+    texts = {_TEXTS[field][:2] for field in grouping if field in _TEXTS}
+    joins = "".join(f" JOIN {table} ON {table}.id = {number}" for table, number in sorted(texts))
+    fields = ", ".join([*(_TEXTS[f][2] if f in _TEXTS else _COLUMN[f] for f in grouping), ""])
+    found = cursor.execute(
+        f"""
+        SELECT {fields} sum(calls)::BIGINT
+        FROM (SELECT {numbers} sum(count) AS calls FROM ({rows}) GROUP BY ALL HAVING calls > 0)
+        {joins} GROUP BY ALL LIMIT {rows_max + 1}
+        """  # noqa: S608 - SQL of ours
+    ).fetchall()
+    if len(found) > rows_max:
+        raise TooManyRows(
+            f"the report has more than {rows_max:,} rows: ask for a shorter range, longer periods"
+            " or fewer services, or raise the ledger's setting rows_max"
+        )
+    if not found:
+        return Counter()
+    *columns, counts = zip(*found, strict=True)
+    decoded = [
+        map(_CODED[field].__getitem__, column) if field in _CODED else column
+        for field, column in zip(grouping, columns, strict=True)
+    ]
+    keys = zip(*decoded, strict=True) if grouping else [()]
+    return Counter(dict(zip(keys, counts, strict=True)))

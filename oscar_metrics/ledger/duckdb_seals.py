@@ -1,0 +1,216 @@
+"""What the ledger says of its seals: heads, stretches and gaps, inventories, restatements."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import duckdb
+import msgspec
+
+from oscar_metrics.facts import Inventory
+from oscar_metrics.ledger.duckdb_schema import SEAL_KIND_CODES
+from oscar_metrics.ledger.seals import Restated, Sealed, SealHead, SealKind, Stretch
+from oscar_metrics.outcome import Gap, Measure
+from oscar_metrics.timerange import HOUR_NS, Span
+
+_KINDS = {code: kind for kind, code in SEAL_KIND_CODES.items()}
+
+
+def heads(cursor: duckdb.DuckDBPyConnection, kind: SealKind, span: Span) -> list[SealHead]:
+    """The newest seal of every sealed hour that touches the span, in order.
+
+    Of a day that compaction has merged each hour has the day's revision and looks; its
+    lines and what is missing are told of the first hour.
+    """
+    rows = cursor.execute(
+        """
+        SELECT hour + nth AS hour, revision, sealed_at_ns, looks, next_look_ns, origin, method,
+               if(nth = 0, missing_ns, 0), if(nth = 0, lines_seen, 0),
+               if(nth = 0, lines_understood, 0)
+        FROM (SELECT *, unnest(range(hours)) AS nth FROM seals
+              WHERE kind = $kind AND superseded_at_ns IS NULL
+              AND hour < $stop AND hour + hours > $first)
+        WHERE hour + nth >= $first AND hour + nth < $stop
+        ORDER BY ALL
+        """,
+        {"kind": SEAL_KIND_CODES[kind], **_hours(span)},
+    ).fetchall()
+    return [
+        SealHead(
+            kind=kind,
+            hour=hour,
+            revision=revision,
+            sealed_at_ns=sealed_at_ns,
+            looks=looks,
+            next_look_ns=next_look_ns,
+            origin=origin,
+            method=method,
+            missing_ns=missing_ns,
+            lines_seen=lines_seen,
+            lines_understood=lines_understood,
+        )
+        for (
+            hour,
+            revision,
+            sealed_at_ns,
+            looks,
+            next_look_ns,
+            origin,
+            method,
+            missing_ns,
+            lines_seen,
+            lines_understood,
+        ) in rows
+    ]
+
+
+def sealed(
+    cursor: duckdb.DuckDBPyConnection, kind: SealKind, span: Span, *, as_of_ns: int | None
+) -> Sealed:
+    """What is sealed of the hours that touch the span, adjacent alike hours as one stretch."""
+    known = (
+        "superseded_at_ns IS NULL"
+        if as_of_ns is None
+        else "sealed_at_ns <= $as_of_ns"
+        " AND (superseded_at_ns IS NULL OR superseded_at_ns > $as_of_ns)"
+    )
+    parameters = {"kind": SEAL_KIND_CODES[kind], **_hours(span)}
+    if as_of_ns is not None:
+        parameters["as_of_ns"] = as_of_ns
+    touching = f"kind = $kind AND {known} AND hour < $stop AND hour + hours > $first"
+    # Alike seals lie side by side while they end as much later as they hold hours.
+    rows = cursor.execute(
+        f"""
+        SELECT min(hour), max(hour + hours), quarters, origin, method, doubts, measures, notes,
+               final, whole, min(sealed_at_ns), max(sealed_at_ns), sum(lines_seen)::BIGINT,
+               sum(lines_understood)::BIGINT
+        FROM (
+            SELECT *, hour + hours - sum(hours) OVER (
+                PARTITION BY quarters, origin, method, doubts, measures, notes, final, whole
+                ORDER BY hour
+                ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+            ) AS island
+            FROM (SELECT *, next_look_ns IS NULL AS final, missing_ns = 0 AS whole
+                  FROM seals WHERE {touching})
+        )
+        GROUP BY island, quarters, origin, method, doubts, measures, notes,
+                 final, whole
+        ORDER BY 1
+        """,  # noqa: S608 - SQL of ours
+        parameters,
+    ).fetchall()
+    gaps = cursor.execute(
+        f"SELECT gaps FROM seals WHERE {touching} AND missing_ns > 0 ORDER BY hour",  # noqa: S608 - SQL of ours
+        parameters,
+    ).fetchall()
+    return Sealed(
+        stretches=tuple(map(_stretch, rows)),
+        gaps=tuple(gap for (listed,) in gaps for gap in _GAPS.decode(listed)),
+    )
+
+
+def inventory(cursor: duckdb.DuckDBPyConnection, *, as_of_ns: int) -> tuple[Inventory, int] | None:
+    """The newest inventory that had been sealed at an instant, and when it was."""
+    row = cursor.execute(
+        """
+        SELECT facts, sealed_at_ns FROM seals JOIN inventories ON inventories.id = inventory_id
+        WHERE kind = ? AND sealed_at_ns <= ?
+        ORDER BY hour DESC, revision DESC LIMIT 1
+        """,
+        [SEAL_KIND_CODES[SealKind.INVENTORY], as_of_ns],
+    ).fetchone()
+    if row is None:
+        return None
+    facts, sealed_at_ns = row
+    return msgspec.json.decode(facts, type=Inventory), sealed_at_ns
+
+
+def restated(
+    cursor: duckdb.DuckDBPyConnection,
+    kinds: Collection[SealKind],
+    span: Span,
+    *,
+    since_ns: int,
+    most: int,
+) -> list[Restated]:
+    """The hours that were known at an instant and have been sealed anew since, oldest first."""
+    codes = [SEAL_KIND_CODES[kind] for kind in kinds if kind is not SealKind.INVENTORY]
+    if not codes:
+        return []
+    rows = cursor.execute(
+        f"""
+        WITH pairs AS (
+            SELECT now.kind, now.hour, now.hours, now.sealed_at_ns, was.id AS was_id,
+                   now.id AS now_id, was.total AS was_total, now.total AS now_total
+            FROM seals AS now JOIN seals AS was ON was.kind = now.kind AND was.hour = now.hour
+            WHERE now.superseded_at_ns IS NULL AND now.sealed_at_ns > $since_ns
+              AND was.sealed_at_ns <= $since_ns AND was.superseded_at_ns > $since_ns
+              AND now.kind IN ({", ".join(map(str, codes))})
+              AND now.hour < $stop AND now.hour + now.hours > $first
+            ORDER BY now.hour, now.kind LIMIT $most
+        ), cpu AS (
+            SELECT seal_id, sum(cpu_core_ns) AS cpu_ns FROM usage
+            WHERE seal_id IN (SELECT unnest([was_id, now_id]) FROM pairs) GROUP BY seal_id
+        )
+        SELECT kind, hour, hours, sealed_at_ns, was_total::DOUBLE, now_total::DOUBLE,
+               coalesce(was_cpu.cpu_ns, 0)::DOUBLE, coalesce(now_cpu.cpu_ns, 0)::DOUBLE
+        FROM pairs LEFT JOIN cpu AS was_cpu ON was_cpu.seal_id = was_id
+        LEFT JOIN cpu AS now_cpu ON now_cpu.seal_id = now_id
+        ORDER BY hour, kind
+        """,  # noqa: S608 - numbers of ours
+        {"since_ns": since_ns, "most": most, **_hours(span)},
+    ).fetchall()
+    return [
+        Restated(
+            kind=_KINDS[kind],
+            span=Span(hour * HOUR_NS, (hour + hours) * HOUR_NS),
+            sealed_at_ns=sealed_at_ns,
+            was=was_cpu_ns / HOUR_NS if _KINDS[kind] is SealKind.USAGE else was,
+            now=now_cpu_ns / HOUR_NS if _KINDS[kind] is SealKind.USAGE else now,
+        )
+        for kind, hour, hours, sealed_at_ns, was, now, was_cpu_ns, now_cpu_ns in rows
+    ]
+
+
+_GAPS = msgspec.json.Decoder(tuple[Gap, ...])
+_STRINGS = msgspec.json.Decoder(tuple[str, ...])
+_MEASURES = msgspec.json.Decoder(frozenset[Measure])
+
+
+def _hours(span: Span) -> dict[str, int]:
+    return {"first": span.start_ns // HOUR_NS, "stop": -(-span.stop_ns // HOUR_NS)}
+
+
+def _stretch(row: tuple[Any, ...]) -> Stretch:
+    (
+        hour,
+        stop,
+        quarters,
+        origin,
+        method,
+        doubts,
+        measures,
+        notes,
+        final,
+        whole,
+        first_sealed_at_ns,
+        last_sealed_at_ns,
+        lines_seen,
+        lines_understood,
+    ) = row
+    return Stretch(
+        span=Span(hour * HOUR_NS, stop * HOUR_NS),
+        quarters=quarters,
+        origin=origin,
+        method=method,
+        doubts=_STRINGS.decode(doubts),
+        measures=_MEASURES.decode(measures),
+        notes=_STRINGS.decode(notes),
+        final=final,
+        whole=whole,
+        first_sealed_at_ns=first_sealed_at_ns,
+        last_sealed_at_ns=last_sealed_at_ns,
+        lines_seen=lines_seen,
+        lines_understood=lines_understood,
+    )
