@@ -15,13 +15,16 @@ from oscar_metrics.wire import (
     CountryBreakdown,
     CountryCount,
     CountryItem,
+    LedgerPart,
     ServiceBreakdown,
     ServiceItem,
+    ServicePeriod,
     SourceName,
     SourceState,
     SourceStatus,
     UserBreakdown,
     UserItem,
+    UserPeriod,
 )
 
 START, END = "2026-04-01T00:00:00Z", "2026-04-30T23:59:59+02:00"
@@ -172,6 +175,39 @@ def test_no_guarded_cell_begins_a_formula(key: str) -> None:
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
+def test_a_series_is_a_block_per_period_and_the_total_last() -> None:
+    def period(name: str, *items: UserItem) -> UserPeriod:
+        return UserPeriod(period=name, start=START, end=END, items=items, incomplete=())
+
+    report = structs.replace(
+        users(user("a"), user("=b")),
+        periods=(period("2026-04-01", user("a"), user("=b")), period("2026-04-02", user("a"))),
+    )
+    assert breakdown_csv(report) == (
+        "period,key,membership,executions_count,countries\n"
+        "2026-04-01,a,member,4,ES:3|FR:1\n"
+        "2026-04-01,'=b,member,4,ES:3|FR:1\n"
+        "2026-04-02,a,member,4,ES:3|FR:1\n"
+        "total,a,member,4,ES:3|FR:1\n"
+        "total,'=b,member,4,ES:3|FR:1\n"
+    )
+    empty = structs.replace(users(), periods=())
+    assert breakdown_csv(empty) == "period,key,membership,executions_count,countries\n"
+
+
+def test_usage_columns_stand_in_every_period() -> None:
+    row = structs.replace(SERVICE, cpu_hours=1.5, gpu_hours=None)
+    period = ServicePeriod(
+        period="2026-W14", start=START, end=END, items=(row,), incomplete=(SourceName.USAGE,)
+    )
+    report = structs.replace(services(row, sources=(source(SourceName.USAGE),)), periods=(period,))
+    assert breakdown_csv(report) == (
+        f"period,{SERVICE_HEADER},cpu_hours,gpu_hours\n"
+        "2026-W14,cowsay,,4,3,1,7,2,ES:3,1.5,\n"
+        "total,cowsay,,4,3,1,7,2,ES:3,1.5,\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("sources", "name"),
     [
@@ -208,4 +244,15 @@ def test_completeness_is_one_line_of_bounded_ascii() -> None:
         "request-logs;status=ok;coverage=1.000, "
         'country-attribution;status=partial;coverage=0.970;notes="a \\"b\\"\\\\???", '
         'user-roster;status=missing;coverage=0.000;notes="' + "x" * 237 + '..."'
+    )
+
+
+def test_completeness_says_how_much_came_from_the_ledger() -> None:
+    sealed = LedgerPart(
+        coverage=0.98749, first_sealed_at=START, last_sealed_at=END, provisional_hours=0.0
+    )
+    header = completeness_header([structs.replace(source(notes="odd"), ledger=sealed), source()])
+    assert header == (
+        'request-logs;status=ok;coverage=1.000;ledger=0.987;notes="odd", '
+        "request-logs;status=ok;coverage=1.000"
     )

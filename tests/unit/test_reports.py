@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from oscar_metrics import groupings, reports
 from oscar_metrics.facts import (
@@ -27,11 +28,21 @@ from oscar_metrics.facts import (
     Tallies,
     Usage,
 )
-from oscar_metrics.outcome import Gap, GapReason, Measure, Ok, Outcome, Partial, Unavailable
+from oscar_metrics.ledger.seals import Restated, SealKind
+from oscar_metrics.outcome import (
+    Gap,
+    GapReason,
+    Measure,
+    Ok,
+    Outcome,
+    Partial,
+    SealedPart,
+    Unavailable,
+)
 from oscar_metrics.reports import Calls
 from oscar_metrics.sums import CallSums, Grouping, of_tallies
-from oscar_metrics.timerange import DAY_NS, ReportRange, Span
-from oscar_metrics.wire import Metric, ServiceItem, SourceName, SourceState, SourceStatus
+from oscar_metrics.timerange import DAY_NS, HOUR_NS, ReportRange, Span
+from oscar_metrics.wire import GroupBy, Metric, ServiceItem, SourceName, SourceState, SourceStatus
 
 ASKED = ReportRange(span=Span(0, DAY_NS), start="a", end="b")
 NOW = 2 * DAY_NS
@@ -63,6 +74,7 @@ EVERYTHING: dict[LogStream, set[Grouping]] = {
 
 
 def log(tallies: dict[CallKey, int]) -> Ok[CallSums]:
+    """The sums of every report at once."""
     asked = set().union(*EVERYTHING.values())
     return Ok(facts=of_tallies(Counter(tallies), asked), origin="log-files")
 
@@ -218,6 +230,57 @@ def test_coverage_and_gaps_are_told() -> None:
             "end": "1970-01-01T06:00:00Z",
             "reason": "older than the source keeps",
         }
+    ]
+
+
+def test_each_source_says_what_of_it_came_from_the_ledger() -> None:
+    sealed = SealedPart(
+        spans=(Span(0, DAY_NS // 2),),
+        first_sealed_at_ns=HOUR_NS,
+        last_sealed_at_ns=NOW,
+        provisional_ns=HOUR_NS // 2,
+    )
+    executions = msgspec.structs.replace(log(EXECUTIONS), sealed=sealed)
+    report = reports.summary(ASKED, NOW, INVENTORY, USAGE, calls(executions, log({})))
+    for name in SourceName:
+        said = source(report.sources, name)
+        if name in (SourceName.REQUEST_LOGS, SourceName.COUNTRIES):
+            assert plain(said.ledger) == {
+                "coverage": 0.5,
+                "first_sealed_at": "1970-01-01T01:00:00Z",
+                "last_sealed_at": "1970-01-03T00:00:00Z",
+                "provisional_hours": 0.5,
+            }
+        else:
+            assert said.ledger is UNSET
+    # As of noon the half that is sealed was all there was.
+    report = reports.summary(ASKED, DAY_NS // 2, INVENTORY, USAGE, calls(executions, log({})))
+    said = source(report.sources, SourceName.REQUEST_LOGS)
+    assert plain(said.ledger)["coverage"] == 1.0
+
+
+def test_what_was_restated_is_listed_only_where_it_was_asked() -> None:
+    asked = msgspec.structs.replace(ASKED, as_of="c", as_of_ns=NOW)
+    report = reports.summary(asked, NOW, INVENTORY, USAGE, calls(log({}), log({})))
+    assert (report.as_of, report.restated) == ("c", UNSET)
+    assert reports.with_restated(report, []).restated == ()
+    hours = [
+        Restated(kind=kind, span=Span(0, HOUR_NS), sealed_at_ns=NOW, was=1.0, now=2.5)
+        for kind in SealKind
+    ]
+    rows = plain(reports.with_restated(report, hours).restated)
+    assert [row["source"] for row in rows] == [
+        "request-logs",
+        "exposed-request-logs",
+        "usage-metrics",
+        "service-inventory",
+    ]
+    assert list(rows[0].items())[1:] == [
+        ("start", "1970-01-01T00:00:00Z"),
+        ("end", "1970-01-01T01:00:00Z"),
+        ("sealed_at", "1970-01-03T00:00:00Z"),
+        ("was", 1.0),
+        ("now", 2.5),
     ]
 
 
@@ -381,3 +444,37 @@ def test_breakdowns_reconcile_with_the_summary(tallies: dict[CallKey, int]) -> N
         == total
     )
     assert totals.services_count_total == len(services)
+
+
+@given(st.dictionaries(KEYS, st.integers(1, 9), max_size=20))
+def test_each_report_is_the_same_from_no_more_than_it_asks_for(tallies: dict[CallKey, int]) -> None:
+    def least(needs: groupings.Needs) -> Calls:
+        executions, exposed = (
+            Ok(facts=of_tallies(Counter(tallies), needs[stream]), origin="log-files")
+            if stream in needs
+            else GONE
+            for stream in LogStream
+        )
+        return calls(executions, exposed)
+
+    both = calls(log(tallies), log(tallies))
+    summaries = [
+        reports.summary(ASKED, NOW, INVENTORY, USAGE, said)
+        for said in (both, least(groupings.SUMMARY))
+    ]
+    assert summaries[0] == summaries[1]
+    services = [
+        reports.service_breakdown(ASKED, NOW, said, group_by="service", include_users=True)
+        for said in (both, least(groupings.BREAKDOWNS[GroupBy.SERVICE]))
+    ]
+    assert services[0] == services[1]
+    users = [
+        reports.user_breakdown(ASKED, NOW, said, group_by="user")
+        for said in (both, least(groupings.BREAKDOWNS[GroupBy.USER]))
+    ]
+    assert users[0] == users[1]
+    countries = [
+        reports.country_breakdown(ASKED, NOW, said, group_by="country")
+        for said in (both, least(groupings.BREAKDOWNS[GroupBy.COUNTRY]))
+    ]
+    assert countries[0] == countries[1]

@@ -66,6 +66,39 @@ USERS = wire.UserBreakdown(
 )
 
 
+JANUARY = wire.SummaryPeriod(
+    period="2026-01",
+    start="a",
+    end="m",
+    totals=msgspec.structs.replace(TOTALS, requests_count_total=None, users=("ana",)),
+    incomplete=(wire.SourceName.REQUEST_LOGS,),
+)
+SERIES = msgspec.structs.replace(SUMMARY, periods=(JANUARY,), as_of="t")
+USER_SERIES = msgspec.structs.replace(
+    USERS,
+    periods=(
+        wire.UserPeriod(period="2026-W01", start="a", end="m", items=USERS.items, incomplete=()),
+        wire.UserPeriod(period="2026-W02", start="m", end="b", items=(), incomplete=()),
+    ),
+)
+FROM_LEDGER = msgspec.structs.replace(
+    VALUE,
+    sources=(
+        msgspec.structs.replace(
+            SOURCE,
+            ledger=wire.LedgerPart(
+                coverage=0.25, first_sealed_at="s", last_sealed_at="s", provisional_hours=1.0
+            ),
+        ),
+    ),
+    restated=(
+        wire.Restatement(
+            source=wire.SourceName.USAGE, start="h", end="i", sealed_at="later", was=1.5, now=2
+        ),
+    ),
+)
+
+
 def shown(report: Report) -> str:
     console = Console(file=io.StringIO(), width=200)
     for table in as_table(report):
@@ -83,6 +116,9 @@ def shown(report: Report) -> str:
         (USERS, ["ana [admin]", "member", "ES:2|FR:1"]),
         (msgspec.structs.replace(USERS, items=()), ["no rows"]),
         (SUMMARY, ["request-logs", "partial", "50.00%", "[bold]5 h missing[/]"]),
+        (SERIES, ["a to b as of t", "by period", "2026-01", "missing", "request-logs"]),
+        (USER_SERIES, ["period", "2026-W01", "total", "ana [admin]"]),
+        (FROM_LEDGER, ["from ledger", "25.00%", "restated", "later", "1.5"]),
     ],
 )
 def test_a_terminal_shows_figures_and_sources_as_they_are(
@@ -100,6 +136,18 @@ def test_csv_of_a_summary_is_whole_and_safe() -> None:
     assert cells["services_count_active"] == ""
     assert cells["users"].startswith("'=1+1|user-0|")
     assert cells["users"].count("|") == 29
+
+
+def test_csv_of_a_series_has_the_total_last() -> None:
+    header, *rows = csv.reader(as_csv(SERIES).splitlines())
+    assert header == ["period", "start", "end", *wire.Totals.__struct_fields__, "as_of"]
+    cells = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [(row["period"], row["start"], row["end"], row["as_of"]) for row in cells] == [
+        ("2026-01", "a", "m", "t"),
+        ("total", "a", "b", "t"),
+    ]
+    assert [row["requests_count_total"] for row in cells] == ["", "3"]
+    assert cells[0]["users"] == "ana"
 
 
 def test_csv_of_a_value_keeps_every_digit() -> None:

@@ -143,6 +143,33 @@ def test_a_bad_range_is_named(start: str, end: str | None, text: str, parameter:
     assert (caught.value.text, caught.value.parameter) == (text, parameter)
 
 
+def test_as_of_and_restated_since_are_instants_beside_the_range() -> None:
+    asked = report_range(
+        None, None, NOW, as_of="2026-01-01T02:00:00 02:00", restated_since="2026-01-01T00:00:01Z"
+    )
+    assert (asked.as_of, asked.as_of_ns) == ("2026-01-01T02:00:00+02:00", NEW_YEAR)
+    assert asked.restated_since_ns == NEW_YEAR + SECOND_NS
+    blank = report_range(None, None, NOW, as_of=" ", restated_since="")
+    assert (blank.as_of, blank.as_of_ns, blank.restated_since_ns) == (None, None, None)
+    assert report_range(None, None, NOW, as_of=format_instant(NOW)).as_of_ns == NOW
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"as_of": "x", "restated_since": "x"}, "invalid as_of timestamp"),
+        ({"as_of": format_instant(NOW + 1)}, "as_of must not be later than now"),
+        ({"as_of": format_instant(NOW), "restated_since": "x"}, "invalid restated_since timestamp"),
+        ({"as_of": "x", "end": "x"}, "invalid end timestamp"),
+        ({"as_of": "x", "start": "x"}, "invalid start timestamp"),
+    ],
+)
+def test_a_bad_instant_is_named_after_the_range(given: dict[str, str], text: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        report_range(**{"start": None, "end": None, **given}, now_ns=NOW)
+    assert caught.value.text == text
+
+
 def test_equal_ends_are_one_instant() -> None:
     asked = report_range("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", NOW)
     assert asked.span.length_ns == 1
