@@ -7,7 +7,7 @@ not say is an outcome, and the report names it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from oscar_metrics.findings import Finding, Level
 from oscar_metrics.groupings import Needs
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.reading import LedgerReading
+from oscar_metrics.ledger.seals import Restated
 from oscar_metrics.live import NO_CLUSTER, NO_LOGS, NO_USAGE, Live
 from oscar_metrics.outcome import Outcome, Unavailable, with_facts
 from oscar_metrics.reports import Calls
@@ -37,7 +38,6 @@ _Report = TypeVar(
     wire.UserBreakdown,
     wire.CountryBreakdown,
     wire.Value,
-    wire.ServiceMetric,
 )
 
 
@@ -82,11 +82,16 @@ class Aggregator:
             inventory = group.create_task(asking.inventory())
             usage = group.create_task(asking.usage(lambda: inventory))
             calls = group.create_task(self._calls(asking, groupings.SUMMARY))
-        return self._said(
-            reports.summary(
-                asked, asking.knows_ns, inventory.result(), _total(usage.result()), calls.result()
-            )
+            restated = group.create_task(asking.restated(groupings.SUMMARY, usage=True))
+        report = reports.summary(
+            asked,
+            asking.knows_ns,
+            inventory.result(),
+            _total(usage.result()),
+            calls.result(),
+            usage_by_period=_by_period(usage.result()),
         )
+        return self._said(report, restated.result())
 
     async def breakdown(
         self,
@@ -102,29 +107,30 @@ class Aggregator:
         needs = groupings.BREAKDOWNS[group_by]
         if group_by is not GroupBy.SERVICE:
             calls = await self._calls(asking, needs)
+            restated = await asking.restated(needs, usage=False)
+            knows_ns = asking.knows_ns
             if group_by is GroupBy.USER:
-                return self._said(
-                    reports.user_breakdown(asked, asking.knows_ns, calls, group_by=group_by_text)
-                )
-            return self._said(
-                reports.country_breakdown(asked, asking.knows_ns, calls, group_by=group_by_text)
-            )
+                users = reports.user_breakdown(asked, knows_ns, calls, group_by=group_by_text)
+                return self._said(users, restated)
+            countries = reports.country_breakdown(asked, knows_ns, calls, group_by=group_by_text)
+            return self._said(countries, restated)
         async with task_group() as group:
             both = group.create_task(self._calls(asking, needs))
             if include_usage:
                 inventory = group.create_task(asking.inventory())
                 usage = group.create_task(asking.usage(lambda: inventory))
-        return self._said(
-            reports.service_breakdown(
-                asked,
-                asking.knows_ns,
-                both.result(),
-                group_by=group_by_text,
-                include_users=include_users,
-                inventory=inventory.result() if include_usage else None,
-                usage=_total(usage.result()) if include_usage else None,
-            )
+            again = group.create_task(asking.restated(needs, usage=include_usage))
+        report = reports.service_breakdown(
+            asked,
+            asking.knows_ns,
+            both.result(),
+            group_by=group_by_text,
+            include_users=include_users,
+            inventory=inventory.result() if include_usage else None,
+            usage=_total(usage.result()) if include_usage else None,
+            usage_by_period=_by_period(usage.result()) if include_usage else None,
         )
+        return self._said(report, again.result())
 
     async def value(self, asked: ReportRange, service: str, metric: Metric) -> wire.Value:
         """One of `SERVICE_METRICS` of one service; zero where nothing is known of it."""
@@ -133,12 +139,14 @@ class Aggregator:
         outcome: Outcome[Usage] | Outcome[ServiceCount]
         if source is SourceName.USAGE:
             outcome = _total(await asking.usage(asking.inventory, service=service))
+            restated = await asking.restated((), usage=True)
         else:
             stream = LogStream(source.value)
             users = metric is Metric.USERS_PER_SERVICE
             outcome = (await asking.counts(service, [stream], users=users))[stream]
+            restated = await asking.restated([stream], usage=False)
         figure = reports.service_metric(asked, asking.knows_ns, service, metric, outcome)
-        return self._said(reports.value(asked, service, figure))
+        return self._said(reports.value(asked, service, figure), restated)
 
     async def service(self, asked: ReportRange, service: str) -> wire.ServiceMetrics:
         """Every metric of one service."""
@@ -146,6 +154,7 @@ class Aggregator:
         async with task_group() as group:
             usage = group.create_task(asking.usage(asking.inventory, service=service))
             counts = group.create_task(asking.counts(service, LogStream, users=True))
+            restated = group.create_task(asking.restated(LogStream, usage=True))
         figures = []
         for metric in wire.SERVICE_METRICS:
             source = reports.source_of(metric)
@@ -155,8 +164,11 @@ class Aggregator:
                 else counts.result()[LogStream(source.value)]
             )
             figure = reports.service_metric(asked, asking.knows_ns, service, metric, outcome)
-            figures.append(self._said(figure))
-        return reports.service_metrics(asked, service, figures)
+            self._remember(figure.sources)
+            figures.append(figure)
+        report = reports.service_metrics(asked, service, figures)
+        again = restated.result()
+        return report if again is None else reports.with_restated(report, again)
 
     async def owners(self) -> Outcome[wire.Owners]:
         """Who an administrator may filter by, from namespaces and services."""
@@ -222,15 +234,18 @@ class Aggregator:
             return None
         return asyncio.get_running_loop().time() + self._deadline_seconds
 
-    def _said(self, report: _Report) -> _Report:
-        for source in report.sources:
+    def _said(self, report: _Report, restated: list[Restated] | None) -> _Report:
+        self._remember(report.sources)
+        return report if restated is None else reports.with_restated(report, restated)
+
+    def _remember(self, sources: Iterable[wire.SourceStatus]) -> None:
+        for source in sources:
             self._telemetry.source_outcomes.labels(source.name, source.status).inc()
             self._last_said[source.name] = LastSaid(
                 status=source.status,
                 notes=source.notes or "",
                 at=format_instant(self.now_ns()),
             )
-        return report
 
 
 def _not_configured(sources: Sources) -> list[Finding]:
@@ -251,3 +266,7 @@ def _total(outcome: Outcome[UsageByPeriod]) -> Outcome[Usage]:
     if isinstance(outcome, Unavailable):
         return outcome
     return with_facts(outcome, total_usage(outcome.facts))
+
+
+def _by_period(outcome: Outcome[UsageByPeriod]) -> Mapping[int, Usage] | None:
+    return None if isinstance(outcome, Unavailable) else outcome.facts

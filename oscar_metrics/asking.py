@@ -43,6 +43,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _NOTHING_SEALED = Sealed(stretches=(), gaps=())
 _RETRY_AFTER_SECONDS = 15
+# Hours sealed anew that one report lists.
+RESTATED_MOST = 10_000
 
 
 class Asking:
@@ -159,17 +161,27 @@ class Asking:
             tasks = {stream: group.create_task(of(stream)) for stream in streams}
         return {stream: self._noted(task.result()) for stream, task in tasks.items()}
 
-    async def restated(
-        self, streams: Collection[LogStream], *, usage: bool, most: int
-    ) -> list[Restated] | None:
-        """What was sealed anew since the instant asked about; None where none was."""
+    async def restated(self, streams: Iterable[LogStream], *, usage: bool) -> list[Restated] | None:
+        """What was sealed anew since the instant asked about; None where none was.
+
+        Raises BadRequest past `RESTATED_MOST` hours.
+        """
         since_ns = self._asked.restated_since_ns
         if since_ns is None or self._ledger is None:
             return None
         try:
-            return await self._ledger.restated(streams, usage=usage, since_ns=since_ns, most=most)
+            hours = await self._ledger.restated(
+                list(streams), usage=usage, since_ns=since_ns, most=RESTATED_MOST + 1
+            )
         except LedgerError as exc:
             raise _not_now(exc) from exc
+        if len(hours) > RESTATED_MOST:
+            raise BadRequest(
+                "too many hours were restated",
+                parameter="restated_since",
+                detail=f"more than {RESTATED_MOST:,}: ask for a shorter range or a later time",
+            )
+        return hours
 
     async def _plan(self, kind: SealKind) -> tuple[Plan, Sealed]:
         everything_open = Plan(stored=(), open=(self._asked.span,)), _NOTHING_SEALED
