@@ -177,7 +177,11 @@ class PrometheusApi:
         """A range query's numbers at start, start + step, ... up to stop, both included."""
         asked = {"start": _seconds(start_ms), "end": _seconds(stop_ms), "step": _seconds(step_ms)}
         answer = await self._ask("api/v1/query_range", {"query": query, **asked}, doubts)
-        return [_samples(series) for series in self._list(answer)]
+        listed = self._list(answer)
+        found = [_samples(series) for series in listed]
+        if sum(len(one.points) for one in found) < sum(len(series.values) for series in listed):
+            doubts.add(_NO_NUMBERS)
+        return found
 
     async def label_values(
         self, label: str, matching: str, *, from_ms: int, now_ms: int

@@ -42,16 +42,17 @@ class PrometheusCheck:
             await self._api.vector("vector(1)", self._day.stop_ms, set())
             await self._server()
             await self._templates()
-            scrapes = await scrapes_of(
-                self._api, promql.CPU, self._day, set(), now_ms=self._day.stop_ms
-            )
-            if scrapes is None:
+            if not await self._has(promql.CPU):
                 self._problem(
                     f"no {promql.CPU} in the last day: nothing measures CPU time",
                     "let Prometheus scrape the kubelets' /metrics/cadvisor",
                 )
             else:
-                self._scrapes(scrapes)
+                self._scrapes(
+                    await scrapes_of(
+                        self._api, promql.CPU, self._day, set(), now_ms=self._day.stop_ms
+                    )
+                )
                 await self._series()
             await self._gpus()
         except UpstreamError as exc:
@@ -110,6 +111,11 @@ class PrometheusCheck:
                 self._problem(
                     f"{name} does not mention {{{{service}}}}: every service gets the same figure",
                     "put {{service}} into it",
+                )
+            if "range" not in promql.placeholders(query):
+                self._problem(
+                    f"{name} does not mention {{{{range}}}}: every range gets the same figure",
+                    "put [{{range}}] into it",
                 )
 
     def _scrapes(self, scrapes: Scrapes) -> None:
@@ -222,21 +228,26 @@ class PrometheusCheck:
         )
 
     async def _gpus(self) -> None:
-        now_ms = self._day.stop_ms
         if self._settings.gpu_query != promql.GPU_QUERY:
             return
         for metric, says in (
             (promql.POD_REQUESTS, "GPU time is GPUs allocated x time, from kube-state-metrics"),
             (promql.GPU_USAGE, f"GPU time is the growth of {promql.GPU_USAGE}"),
         ):
-            if await self._api.label_values(
-                "__name__", metric, from_ms=self._day.start_ms, now_ms=now_ms
-            ):
+            if await self._has(metric):
                 self._ok(says)
                 return
         self._warn(
             "nothing measures GPUs: GPU time is missing as soon as a service may use one",
             "let Prometheus scrape kube-state-metrics",
+        )
+
+    async def _has(self, metric: str) -> bool:
+        day = self._day
+        return bool(
+            await self._api.label_values(
+                "__name__", metric, from_ms=day.start_ms, now_ms=day.stop_ms
+            )
         )
 
     def _ok(self, says: str) -> None:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from oscar_metrics.errors import UpstreamError
+from oscar_metrics.facts import ServiceKey
 from oscar_metrics.sources import promql
 from oscar_metrics.sources.prometheus_api import PrometheusApi
 from oscar_metrics.sources.prometheus_cpu import Pods, pod_of
 from oscar_metrics.sources.prometheus_labels import ServiceNames
-from oscar_metrics.sources.prometheus_windows import Seconds, Window
+from oscar_metrics.sources.prometheus_windows import (
+    HOUR_MS,
+    QUARTER_MS,
+    Part,
+    Pieces,
+    WholeHoursError,
+    Window,
+    answers,
+    parts,
+    pieces_of,
+)
 
 NOT_MEASURED = (
     "nothing in Prometheus measures GPUs: neither kube-state-metrics "
     "(kube_pod_container_resource_requests) nor container_gpu_usage_seconds_total"
 )
 BY_COUNTER = (
-    "GPU time is Prometheus' `increase` of container_gpu_usage_seconds_total: time that GPUs were "
-    "busy, not time they were held, and short jobs are missing"
+    "GPU time is Prometheus' `increase` of container_gpu_usage_seconds_total by whole hours: time "
+    "that GPUs were busy, not time they were held, and short jobs are missing"
 )
 NO_PHASES = (
     "GPU time may include that of finished pods that are still listed, because Prometheus has no "
@@ -44,28 +58,33 @@ class AllocatedGpus:
         self._phases = phases
         self._doubts = doubts
 
-    async def measure(self, window: Window) -> Seconds:
-        """GPU-seconds in one window. Raises UpstreamError."""
-        start_ms, stop_ms = self._off_step(window.start_ms), self._off_step(window.stop_ms)
-        if stop_ms <= start_ms:
-            return {}
-        query = promql.gpus_allocated(
-            self._namespace, stop_ms - start_ms, self._interval_ms, phases=self._phases
-        )
-        held = await self._api.vector(query, stop_ms, self._doubts)
-        if not held:
+    async def measure(self, window: Window) -> Pieces:
+        """GPU-seconds by quarter-hour. Raises UpstreamError."""
+        found = [
+            (part, await answers(self._api, self._query(part), part, self._doubts))
+            for part in parts(window, QUARTER_MS)
+            if _off_step(part.window.start_ms) < _off_step(part.window.stop_ms)
+        ]
+        if not any(held for _, held in found):
             return {}
         labels = await self._pods.labels(window, self._doubts)
-        seconds: Seconds = {}
-        for sample in held:
-            pod = pod_of(sample.labels)
-            key = self._names.of_pod(pod, labels.get(pod, {}))
-            seconds[key] = seconds.get(key, 0.0) + sample.value
-        return seconds
+        pieces: Pieces = {}
+        for part, held in found:
+            pods = ((pod_of(samples.labels), samples) for samples in held)
+            amounts = [(self._names.of_pod(pod, labels.get(pod, {})), each) for pod, each in pods]
+            pieces |= pieces_of(part, amounts)
+        return pieces
 
-    def _off_step(self, at_ms: int) -> int:
-        """The instant, never at a step itself: Prometheus 2 counts one at both ends of a window."""
-        return at_ms - 1 if at_ms % self._interval_ms == 0 else at_ms
+    def _query(self, part: Part) -> str:
+        piece = part.piece(part.window.stop_ms)
+        stop_ms = _off_step(piece.stop_ms)
+        return promql.gpus_allocated(
+            self._namespace,
+            stop_ms - _off_step(piece.start_ms),
+            self._interval_ms,
+            offset_ms=piece.stop_ms - stop_ms,
+            phases=self._phases,
+        )
 
 
 class GpuCounter:
@@ -79,23 +98,34 @@ class GpuCounter:
         self._names = names
         self._doubts = doubts
 
-    async def measure(self, window: Window) -> Seconds:
-        """GPU-seconds in one window. Raises UpstreamError."""
-        if window.length_ms <= 0:
-            return {}
-        query = promql.increase(
-            promql.GPU_USAGE,
-            self._namespace,
-            ("namespace", "service", "pod"),
-            window.length_ms,
-            by_container=False,
-        )
-        seconds: Seconds = {}
-        for sample in await self._api.vector(query, window.stop_ms, self._doubts):
-            pod = pod_of(sample.labels)
-            if service := sample.labels.get("service", ""):
-                key = self._names.of_label(pod.namespace, service)
-            else:
-                key = self._names.of_pod(pod, {})
-            seconds[key] = seconds.get(key, 0.0) + sample.value
-        return seconds
+    async def measure(self, window: Window) -> Pieces:
+        """GPU-seconds by whole hour. Raises UpstreamError."""
+        pieces: Pieces = {}
+        for part in parts(window, HOUR_MS):
+            query = promql.increase(
+                promql.GPU_USAGE,
+                self._namespace,
+                ("namespace", "service", "pod"),
+                part.step_ms,
+                by_container=False,
+            )
+            try:
+                grown = await answers(self._api, query, part, self._doubts)
+            except UpstreamError as exc:
+                raise WholeHoursError(exc) from exc
+            pieces |= pieces_of(part, [(self._key(each.labels), each) for each in grown])
+        return pieces
+
+    def _key(self, labels: Mapping[str, str]) -> ServiceKey:
+        pod = pod_of(labels)
+        if service := labels.get("service", ""):
+            return self._names.of_label(pod.namespace, service)
+        return self._names.of_pod(pod, {})
+
+
+def _off_step(at_ms: int) -> int:
+    """The instant, never at a step itself: Prometheus 2 counts one at both ends of a window.
+
+    Steps are whole seconds.
+    """
+    return at_ms - 1 if at_ms % 1000 == 0 else at_ms

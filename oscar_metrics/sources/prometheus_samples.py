@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from oscar_metrics.sources.prometheus_api import Samples
-from oscar_metrics.sources.promql import REACH_MS
 
 Points = Sequence[tuple[int, float]]
 
@@ -26,15 +25,24 @@ class _Life(msgspec.Struct, frozen=True):
 
 
 class SampledWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """The window (start, stop] that is counted, in epoch milliseconds."""
+    """The window (start, stop] that is counted, in epoch milliseconds.
+
+    `reach_ms`: how far back from its start a counter is looked for.
+    """
 
     start_ms: int
     stop_ms: int
+    reach_ms: int
     interval_ms: int
     ended_after_ms: int
 
+    @property
+    def seen_from_ms(self) -> int:
+        """Samples after this are looked at."""
+        return self.start_ms - self.reach_ms - self.ended_after_ms
+
     def cpu_seconds(self, counters: Iterable[Samples], starts: Iterable[Samples]) -> float:
-        """Seconds of one container, given its samples in the window and `REACH_MS` before it.
+        """Seconds of one container, given at least its samples since `seen_from_ms`.
 
         The same container from several scrapers counts once; one counter per `cpu` adds up.
         """
@@ -43,34 +51,51 @@ class SampledWindow(msgspec.Struct, frozen=True, kw_only=True):
         for series in counters:
             by_cpu.setdefault(series.labels.get("cpu", ""), []).append(series)
         return math.fsum(
-            self._of_lives(_lives(_fullest(series), started)) for series in by_cpu.values()
+            self._of_lives(_lives(self._seen(_fullest(series)), started))
+            for series in by_cpu.values()
         )
+
+    def _seen(self, points: Points) -> Points:
+        begin, end = (
+            bisect_right(points, (at_ms, math.inf)) for at_ms in (self.seen_from_ms, self.stop_ms)
+        )
+        return points[begin:end]
 
     def _of_lives(self, lives: Sequence[_Life]) -> float:
         parts: list[float] = []
         for number, life in enumerate(lives):
-            last_ms = life.points[-1][0]
-            ended_ms = last_ms + self.ended_after_ms
-            if number + 1 < len(lives):
-                ended_ms = min(ended_ms, lives[number + 1].points[0][0])
-            parts.append(self._growth(life))
-            if self.start_ms < ended_ms <= self.stop_ms:
-                parts.append(self._tail(life))
+            followed_ms = lives[number + 1].points[0][0] if number + 1 < len(lives) else None
+            parts += [
+                self._growth(life),
+                self._tail(life, self.stop_ms, followed_ms),
+                -self._tail(life, self.start_ms, followed_ms),
+            ]
         return math.fsum(parts)
 
     def _growth(self, life: _Life) -> float:
-        last = _value_at(life.points, self.stop_ms)
-        if last is None or life.points[-1][0] <= self.start_ms:
+        seen = bisect_right(life.points, (self.start_ms, math.inf))
+        if seen == len(life.points):
             return 0.0
-        before = _value_at(life.points, self.start_ms)
-        if before is None:
+        if seen and life.points[seen - 1][0] > self.start_ms - self.reach_ms:
+            before = life.points[seen - 1][1]
+        else:
             # What a container did before we could see it may have been counted already.
-            early = life.started < (self.start_ms - REACH_MS) / 1000 - 1
-            before = life.points[0][1] if early else 0.0
-        return last - before
+            early = life.started < (self.start_ms - self.reach_ms) / 1000 - 1
+            before = life.points[seen][1] if early else 0.0
+        return life.points[-1][1] - before
 
-    def _tail(self, life: _Life) -> float:
-        *before, (last_ms, value) = life.points
+    def _tail(self, life: _Life, at_ms: int, followed_ms: int | None) -> float:
+        """tail(at) of a life, which another one has followed by then or not."""
+        points = life.points[: bisect_right(life.points, (at_ms, math.inf))]
+        if not points:
+            return 0.0
+        *before, (last_ms, value) = points
+        followed = followed_ms is not None and followed_ms <= at_ms
+        if last_ms + self.ended_after_ms > at_ms and not followed:
+            return 0.0
+        # One that goes on after so long was not found before the window either.
+        if last_ms <= self.start_ms - self.reach_ms:
+            return 0.0
         if before:
             rate = (value - before[-1][1]) * 1000 / (last_ms - before[-1][0])
         else:
@@ -98,11 +123,6 @@ def _lives(counter: Points, starts: Points) -> list[_Life]:
             lives.append(_Life(started, []))
         lives[-1].points.append((at, value))
     return lives
-
-
-def _value_at(points: Points, at_ms: int) -> float | None:
-    index = bisect_right(points, (at_ms, math.inf)) - 1
-    return points[index][1] if index >= 0 else None
 
 
 def _fullest(series: Iterable[Samples]) -> Points:

@@ -22,6 +22,7 @@ _SERIES_POINTS = 288
 _HOUR_MS = 3_600_000
 _DAY_MS = 86_400_000
 _USUAL_INTERVAL_MS = 60_000
+_BY_SIZE_TOO = " or "
 _DURATION = re.compile(r"(\d+)(y|w|d|h|ms|m|s)")
 _UNIT_MS = {"y": 365 * _DAY_MS, "w": 7 * _DAY_MS, "d": _DAY_MS, "h": _HOUR_MS}
 _UNIT_MS |= {"m": 60_000, "s": 1000, "ms": 1}
@@ -65,17 +66,15 @@ class _Presence(NamedTuple):
 
 async def scrapes_of(
     api: PrometheusApi, metric: str, window: Window, doubts: set[str], *, now_ms: int
-) -> Scrapes | None:
-    """How `metric` was scraped; None where there is no series of it. Raises UpstreamError."""
+) -> Scrapes:
+    """How `metric` was scraped, of which there are series. Raises UpstreamError."""
     from_ms = max(0, window.start_ms - promql.REACH_MS)
     labels = await together(
         {
             label: api.label_values(label, metric, from_ms=from_ms, now_ms=now_ms)
-            for label in ("job", "metrics_path", "__name__")
+            for label in ("job", "metrics_path")
         }
     )
-    if not labels["__name__"]:
-        return None
     presence = None
     asked = metric
     if labels["job"]:
@@ -113,17 +112,21 @@ async def retained_from_ms(api: PrometheusApi, now_ms: int) -> int | None:
     """The time before which the server has nothing, as far as it tells; else None."""
     try:
         retention = str((await api.status("runtimeinfo")).get("storageRetention", ""))
-        if length_ms := duration_ms(retention):
-            return now_ms - length_ms
     except UpstreamError:
-        pass  # its relatives have no such page, and proxies close it
+        retention = ""  # its relatives have no such page, and proxies close it
+    length_ms = duration_ms(retention)
+    by_time_ms = now_ms - length_ms if length_ms else None
+    if by_time_ms is not None and _BY_SIZE_TOO not in retention:
+        return by_time_ms
     try:
         # Only where it scrapes itself. Without any data it is the largest int64.
         query = "min(prometheus_tsdb_lowest_timestamp < 9e18)"
         lowest = await api.vector(query, now_ms, set())
     except UpstreamError:
-        return None
-    return int(lowest[0].value) if lowest else None
+        lowest = []
+    if not lowest:
+        return by_time_ms
+    return max(int(lowest[0].value), by_time_ms or 0)
 
 
 def duration_ms(text: str) -> int:
@@ -183,9 +186,9 @@ async def _presence(
         to_ms = min(from_ms + slot_ms * (points - 1), window.stop_ms)
         for series in await api.steps(query, from_ms, to_ms, slot_ms, doubts):
             (up if series.labels.get("is") == "up" else of).update(series.points)
-    # The rest behind the last whole slot.
-    for name, value in (await api.numbers(query, window.stop_ms, doubts)).items():
-        (up if name == "up" else of)[window.stop_ms] = value
+    if window.stop_ms % slot_ms:  # the rest behind the last whole slot
+        for name, value in (await api.numbers(query, window.stop_ms, doubts)).items():
+            (up if name == "up" else of)[window.stop_ms] = value
     slots = {at for at, count in up.items() if count > 0}
     down = [of[at] - up[at] for at in slots if of.get(at, 0) > up[at]]
     return _Presence(slots, len(down), int(max(down, default=0)), int(max(of.values(), default=0)))

@@ -1,4 +1,4 @@
-"""A range asked window by window: halved where it is too much at once, kept where it was read."""
+"""A range asked window by window: cut where it is too much at once, kept where it was read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
 from oscar_metrics.facts import ServiceKey
 from oscar_metrics.outcome import Gap, GapReason
-from oscar_metrics.sources.prometheus_api import UPSTREAM
-from oscar_metrics.timerange import MILLISECOND_NS, Span
+from oscar_metrics.sources.prometheus_api import UPSTREAM, PrometheusApi, Samples
+from oscar_metrics.timerange import HOUR_NS, MILLISECOND_NS, SLOT_NS, Span
 
 # A smaller question may be answered.
 _TOO_MUCH = frozenset({Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_LARGE})
@@ -23,8 +23,8 @@ _HOPELESS = frozenset(
     {Reason.CONNECT, Reason.TLS, Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.BAD_ANSWER}
 )
 
-
-_HOUR_MS = 3_600_000
+HOUR_MS = HOUR_NS // MILLISECOND_NS
+QUARTER_MS = SLOT_NS // MILLISECOND_NS
 
 
 class Window(NamedTuple):
@@ -44,31 +44,105 @@ class Window(NamedTuple):
         return Span(self.start_ms * MILLISECOND_NS, self.stop_ms * MILLISECOND_NS)
 
 
-class TooWideError(Exception):
-    """The window holds data of two forms: its halves may hold one each."""
+class Part(NamedTuple):
+    """Some of a window that one query answers: pieces of one length, one after the other."""
+
+    window: Window
+    step_ms: int
+
+    def piece(self, stop_ms: int) -> Window:
+        """The piece that ends then."""
+        return Window(stop_ms - self.step_ms, stop_ms)
+
+
+def parts(window: Window, step_ms: int) -> list[Part]:
+    """The window cut into the whole UTC steps in it, together, and what is before and after."""
+    first_ms = -(-window.start_ms // step_ms) * step_ms
+    last_ms = window.stop_ms // step_ms * step_ms
+    if first_ms >= last_ms:
+        first_ms = last_ms = min(max(first_ms, window.start_ms), window.stop_ms)
+    cut = (
+        Part(Window(window.start_ms, first_ms), first_ms - window.start_ms),
+        Part(Window(first_ms, last_ms), step_ms),
+        Part(Window(last_ms, window.stop_ms), window.stop_ms - last_ms),
+    )
+    return [part for part in cut if part.window.length_ms]
+
+
+async def answers(api: PrometheusApi, query: str, part: Part, doubts: set[str]) -> list[Samples]:
+    """What a query about `step_ms` says at the end of each piece. Raises UpstreamError."""
+    window, step_ms = part
+    if window.length_ms == step_ms:
+        return [
+            Samples(sample.labels, ((window.stop_ms, sample.value),))
+            for sample in await api.vector(query, window.stop_ms, doubts)
+        ]
+    return await api.steps(query, window.start_ms + step_ms, window.stop_ms, step_ms, doubts)
 
 
 Seconds = dict[ServiceKey, float]
+Pieces = dict[Window, Seconds]
+
+
+def pieces_of(part: Part, amounts: Iterable[tuple[ServiceKey, Samples]]) -> Pieces:
+    """The sums of answers by piece and service; every piece is there, if only to say nothing."""
+    parts_of: dict[int, dict[ServiceKey, list[float]]] = {
+        stop_ms: {}
+        for stop_ms in range(
+            part.window.start_ms + part.step_ms, part.window.stop_ms + 1, part.step_ms
+        )
+    }
+    for key, samples in amounts:
+        for at_ms, value in samples.points:
+            parts_of[at_ms].setdefault(key, []).append(value)
+    return {
+        part.piece(at_ms): {key: math.fsum(values) for key, values in found.items()}
+        for at_ms, found in parts_of.items()
+    }
+
+
+def sum_of(pieces: Iterable[Seconds]) -> Seconds:
+    """The sums of several pieces."""
+    found: dict[ServiceKey, list[float]] = {}
+    for seconds in pieces:
+        for key, value in seconds.items():
+            found.setdefault(key, []).append(value)
+    return {key: math.fsum(values) for key, values in found.items()}
+
+
+class WholeHoursError(UpstreamError):
+    """What is asked by whole hours was not answered: shorter windows would say other numbers."""
+
+    def __init__(self, exc: UpstreamError) -> None:
+        super().__init__(exc.upstream, exc.reason, exc.detail)
+
+
+Ask = Callable[[Window], Awaitable[Pieces]]
 
 
 class Windows:
-    """Adds up what `ask` says of each window; what it could not say is among `gaps`."""
+    """Adds up what `ask` says of each window; what it could not say is among `gaps`.
 
-    def __init__(self, shortest_ms: int, concurrency: int) -> None:
+    With `slotted` each piece is kept, else no more than sums.
+    """
+
+    def __init__(self, shortest_ms: int, concurrency: int, *, slotted: bool) -> None:
         self.failures: set[Reason] = set()
+        # What was answered; of windows instead of pieces where nobody asks for those.
+        self.pieces: Pieces = {}
+        self._slotted = slotted
         self._gaps: list[Gap] = []
         self._waiting: set[Window] = set()
-        self._parts: dict[ServiceKey, list[float]] = {}
         self._answered = 0
         self._failed_in_a_row = 0
+        # Halves of hours, which may be cut further.
+        self._of_hours: set[Window] = set()
         self._shortest_ms = shortest_ms
         self._widest_ms: float = math.inf
         # A few windows at a time, so that a deadline finds most of them either done or not begun.
         self._slots = asyncio.Semaphore(concurrency)
 
-    async def add(
-        self, windows: Iterable[Window], ask: Callable[[Window], Awaitable[Seconds]]
-    ) -> None:
+    async def add(self, windows: Iterable[Window], ask: Ask) -> None:
         """Ask for every window; returns when all are answered or have failed."""
         self._waiting.update(windows)
         async with asyncio.TaskGroup() as group:
@@ -78,7 +152,7 @@ class Windows:
     @property
     def seconds(self) -> Seconds:
         """The sums of what was answered."""
-        return {key: math.fsum(parts) for key, parts in self._parts.items()}
+        return sum_of(self.pieces.values())
 
     @property
     def gaps(self) -> list[Gap]:
@@ -91,46 +165,43 @@ class Windows:
         """Whether something was asked and none of it answered."""
         return not self._answered and bool(self._gaps or self._waiting)
 
-    async def _one(self, window: Window, ask: Callable[[Window], Awaitable[Seconds]]) -> None:
+    async def _one(self, window: Window, ask: Ask) -> None:
         async with self._slots:
             pending = [window]
             while pending:
                 part = pending.pop()
                 pending += await self._answer(part, ask)
 
-    async def _answer(
-        self, window: Window, ask: Callable[[Window], Awaitable[Seconds]]
-    ) -> list[Window]:
-        """Ask once; the halves to ask instead where it is too much."""
+    async def _answer(self, window: Window, ask: Ask) -> list[Window]:
+        """Ask once; the halves to ask instead, the later first, where it is too much."""
         if self.failures & _HOPELESS or self._failed_in_a_row >= _FAILED_IN_A_ROW:
             return self._fail(window)
         halves = window.length_ms >= 2 * self._shortest_ms
-        if halves and window.length_ms > self._widest_ms:
+        # An hour is always tried: only its refusal tells whether it may be cut.
+        known = not _in_one_hour(window) or window in self._of_hours
+        if halves and known and window.length_ms > self._widest_ms:
             return self._halve(window)
         try:
-            seconds = await ask(window)
-        except TooWideError:
-            return self._halve(window)
+            pieces = await ask(window)
         except UpstreamError as exc:
-            if halves and exc.reason in _TOO_MUCH:
+            whole = isinstance(exc, WholeHoursError) and _in_one_hour(window)
+            if halves and exc.reason in _TOO_MUCH and not whole:
                 self._widest_ms = min(self._widest_ms, window.length_ms / 2)
                 return self._halve(window)
             self.failures.add(exc.reason)
             self._failed_in_a_row += exc.reason not in _QUICK
             return self._fail(window)
-        for key, value in seconds.items():
-            self._parts.setdefault(key, []).append(value)
+        self.pieces |= pieces if self._slotted else {window: sum_of(pieces.values())}
         self._answered += 1
         self._failed_in_a_row = 0
         self._waiting.discard(window)
         return []
 
     def _halve(self, window: Window) -> list[Window]:
-        middle_ms = (window.start_ms + window.stop_ms) // 2
-        # `increase` is asked by whole hours, and only the same hours give the same number.
-        if middle_ms // _HOUR_MS * _HOUR_MS > window.start_ms:
-            middle_ms = middle_ms // _HOUR_MS * _HOUR_MS
+        middle_ms = _middle(window)
         halves = [Window(middle_ms, window.stop_ms), Window(window.start_ms, middle_ms)]
+        if _in_one_hour(window):
+            self._of_hours.update(halves)
         self._waiting.discard(window)
         self._waiting.update(halves)
         return halves
@@ -157,6 +228,20 @@ async def together(questions: Mapping[str, Coroutine[Any, Any, Any]]) -> dict[st
             raise
         raise _first(matching) from errors
     return {name: task.result() for name, task in tasks.items()}
+
+
+def _in_one_hour(window: Window) -> bool:
+    return window.start_ms // HOUR_MS == (window.stop_ms - 1) // HOUR_MS
+
+
+def _middle(window: Window) -> int:
+    """The hour nearest to the middle, else the quarter-hour, else the middle itself."""
+    middle_ms = (window.start_ms + window.stop_ms) // 2
+    for step_ms in (HOUR_MS, QUARTER_MS):
+        nearest_ms = (middle_ms + step_ms // 2) // step_ms * step_ms
+        if window.start_ms < nearest_ms < window.stop_ms:
+            return nearest_ms
+    return middle_ms
 
 
 def _first(error: BaseException) -> BaseException:

@@ -11,6 +11,8 @@ CPU of a container is F(e) − F(s) over a window (s, e], so windows add up exac
 V(s) is looked for `REACH_MS` back, so that a failed scrape or an outage shorter than that
 is not taken for a container's end or beginning. A container that started before that and
 was not seen in it counts from its first sample: what came before may be counted already.
+Whether an outage is too long for that must not depend on where a range is cut, so windows
+are quarter-hours; what a range cuts off one looks as far back as the whole of it would.
 
 Every selector is reduced to one series per container with `max by` before anything else:
 a cAdvisor that is scraped twice, or by two replicas, is then counted once, and both sides
@@ -30,6 +32,8 @@ GPU_USAGE = "container_gpu_usage_seconds_total"
 POD_REQUESTS = "kube_pod_container_resource_requests"
 POD_PHASE = "kube_pod_status_phase"
 POD_LABELS = "kube_pod_labels"
+# Every metric that a report may rest on, as one selector.
+METRICS = (CPU, STARTED, GPU_USAGE, POD_REQUESTS, POD_PHASE, POD_LABELS)
 
 CPU_QUERY = (
     'sum(increase(container_cpu_usage_seconds_total{namespace=~"{{services_namespace}}.*",'
@@ -158,17 +162,20 @@ def increase(
     return f"sum by ({','.join(group)}) ({grown})"
 
 
-def gpus_allocated(namespace: str, window_ms: int, step_ms: int, *, phases: bool) -> str:
+def gpus_allocated(
+    namespace: str, window_ms: int, step_ms: int, *, offset_ms: int, phases: bool
+) -> str:
     """GPU-seconds by pod: GPUs asked for by running pods, looked at every step.
 
-    `phases`: pods' phases are known; a finished pod that is still listed holds no GPU.
+    Of a window that ended `offset_ms` ago. `phases`: pods' phases are known; a finished pod
+    that is still listed holds no GPU.
     """
     asked = selector(POD_REQUESTS, f'{namespace},resource="nvidia_com_gpu"')
     held = f"max by (namespace,pod,container) ({asked})"
     if phases:
         running = selector(POD_PHASE, f'{namespace},phase="Running"')
         held = f"{held} and on (namespace,pod) ({running} == 1)"
-    over = f"({held})[{duration(window_ms)}:{duration(step_ms)}]"
+    over = f"({held})[{duration(window_ms)}:{duration(step_ms)}]{_offset(offset_ms)}"
     return f"sum by (namespace,pod) (sum_over_time({over})) * {step_ms / 1000:g}"
 
 
@@ -181,16 +188,16 @@ def pod_labels(namespace: str, names: Iterable[str], window_ms: int) -> str:
 class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """The CPU-seconds, in (s, e], of the containers that `matchers` select, by `group`.
 
-    Asked at e = `stop_ms`; the window is e − s long. `interval_ms` is the time between
-    scrapes. `restarts` is whether a restarted container goes on in the same series (where
-    no `id` label tells the two apart): such containers are left out of every sum, to be
-    counted from their samples.
+    Asked at e; the window is `window_ms` long and begins `lead_ms` after a quarter-hour does.
+    `interval_ms` is the time between scrapes. `restarts` is whether a restarted container
+    goes on in the same series (where no `id` label tells the two apart): such containers are
+    left out of every sum, to be counted from their samples.
     """
 
     matchers: str
     group: tuple[str, ...]
     window_ms: int
-    stop_ms: int
+    lead_ms: int
     interval_ms: int
     restarts: bool
 
@@ -198,7 +205,7 @@ class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):
     def growth(self) -> str:
         """V(e) − V(s), summed by group."""
         last = self._value(self.window_ms)
-        before = self._value(REACH_MS, self.window_ms)
+        before = self._value(self.reach_ms, self.window_ms)
         first = f"min by ({self._identity},cpu) (min_over_time({self._cpu(self.window_ms)}))"
         late = f"{self._start(self.window_ms)} >= {self._reach_start}"
         new = f"((0 * {last}) and on ({self._identity}) ({late}))"
@@ -208,57 +215,65 @@ class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):
     def not_seen_before(self) -> str:
         """How many containers had started long before s and were not seen then."""
         early = f"{self._start(self.window_ms)} < {self._reach_start}"
-        before = f"on ({self._identity}) last_over_time({self._cpu(REACH_MS, self.window_ms)})"
-        return f"count(({early}) unless {before})"
+        before = self._cpu(self.reach_ms, self.window_ms)
+        return f"count(({early}) unless on ({self._identity}) last_over_time({before}))"
 
     @property
     def tails(self) -> str:
         """tail(e) of the containers that ended in the window, summed by group."""
-        return self._sum(self._tail(self.window_ms + self.ended_after_ms))
+        return self._sum(self._tail(self._ended_reach_ms))
 
     @property
     def resumed_tails(self) -> str:
         """tail(s) of those that had only not been scraped, and went on: to be taken off."""
-        return self._sum(f"({self._tail(REACH_MS, self.window_ms)}) and {self._seen}")
+        return self._sum(f"({self._tail(self.reach_ms, self.window_ms)}) and {self._seen}")
 
     @property
     def singles(self) -> str:
         """V(e) of the containers that ended in the window after a single sample, one by one."""
-        return self._all(self._single(self.window_ms + self.ended_after_ms))
+        return self._all(self._single(self._ended_reach_ms))
 
     @property
     def resumed_singles(self) -> str:
         """V(s) of those that had been sampled once, and went on after a while."""
-        return self._all(f"({self._single(REACH_MS, self.window_ms)}) and {self._seen}")
+        return self._all(f"({self._single(self.reach_ms, self.window_ms)}) and {self._seen}")
 
     @property
     def ages_of_singles(self) -> str:
         """Their age at that sample, one by one; costs more than the rest together."""
-        return self._age(self.window_ms + self.ended_after_ms)
+        return self._age(self._ended_reach_ms)
 
     @property
     def ages_of_resumed_singles(self) -> str:
         """The same of `resumed_singles`."""
-        return self._age(REACH_MS, self.window_ms)
+        return self._age(self.reach_ms, self.window_ms)
 
     @property
     def restarted(self) -> str:
         """The containers that `restarts` leaves out, with their identity as labels."""
-        starts = _over(STARTED, self.matchers, self.window_ms + REACH_MS)
+        starts = _over(STARTED, self.matchers, self.window_ms + self.reach_ms)
         return f"max by ({self._identity}) (changes({starts})) > 0"
+
+    @property
+    def reach_ms(self) -> int:
+        """How far back from s it looks: as far as from the beginning of the quarter-hour."""
+        return REACH_MS + self.lead_ms
 
     @property
     def ended_after_ms(self) -> int:
         """How long without a sample means that a container has ended."""
         return max(LOOK_BACK_MS, self.interval_ms * 5 // 2)
 
+    @property
+    def _ended_reach_ms(self) -> int:
+        return self.window_ms + self.ended_after_ms
+
     def _tail(self, reach_ms: int, offset_ms: int = 0) -> str:
         """Half an interval at the rate between the last two samples; none if those are equal.
 
         They are of a dead container that is still shown: its value is complete.
         """
-        # The one before the last may be older than the reach.
-        rate = f"irate({self._cpu(reach_ms + self.ended_after_ms, offset_ms)})"
+        rate = f"irate({self._cpu(self._rate_reach_ms(offset_ms), offset_ms)})"
         by_cpu = f"max by ({self._identity},cpu) ({rate} * {self.interval_ms / 2000:g})"
         reached = f"on ({self._identity}) last_over_time({self._cpu(reach_ms, offset_ms)})"
         tail = f"(sum by ({self._identity}) ({by_cpu}) and {reached})"
@@ -266,22 +281,26 @@ class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
     def _single(self, reach_ms: int, offset_ms: int = 0) -> str:
         value = f"sum by ({self._identity}) ({self._value(reach_ms, offset_ms)})"
-        return f"({value} and ({self._once(reach_ms, offset_ms)})) unless {self._recent(offset_ms)}"
+        return f"({value} and ({self._once(offset_ms)})) unless {self._recent(offset_ms)}"
 
     def _age(self, reach_ms: int, offset_ms: int = 0) -> str:
         step = f"{duration(reach_ms)}:{duration(self.interval_ms)}"
         over = f"timestamp({selector(CPU, self.matchers)})[{step}]{_offset(offset_ms)}"
         sampled = f"max by ({self._identity}) (max_over_time({over}))"
         age = f"({sampled} - floor({self._start(reach_ms, offset_ms)}))"
-        return f"({age} and ({self._once(reach_ms, offset_ms)})) unless {self._recent(offset_ms)}"
+        return f"({age} and ({self._once(offset_ms)})) unless {self._recent(offset_ms)}"
 
-    def _once(self, reach_ms: int, offset_ms: int) -> str:
-        """The containers with one sample, seen over a little more than the reach.
-
-        Whether it is the only one then depends on no window's edge.
-        """
-        samples = self._cpu(reach_ms + self.ended_after_ms, offset_ms)
+    def _once(self, offset_ms: int) -> str:
+        """The containers with one sample only."""
+        samples = self._cpu(self._rate_reach_ms(offset_ms), offset_ms)
         return f"max by ({self._identity}) (count_over_time({samples})) == 1"
+
+    def _rate_reach_ms(self, offset_ms: int) -> int:
+        """How far back the sample before the last is looked for, from e or, with an offset, s.
+
+        As far for tail(e) as for tail(s), so that what is taken off is what was added.
+        """
+        return self.window_ms - offset_ms + self.reach_ms + self.ended_after_ms
 
     def _recent(self, offset_ms: int) -> str:
         recent = self._cpu(self.ended_after_ms, offset_ms)
@@ -304,7 +323,7 @@ class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def _reach_start(self) -> str:
         # cAdvisor gives start times in whole seconds, rounded down.
-        return f"{(self.stop_ms - self.window_ms - REACH_MS) / 1000 - 1:.3f}"
+        return f"(time() - {(self.window_ms + self.reach_ms) / 1000 + 1:.3f})"
 
     @property
     def _identity(self) -> str:

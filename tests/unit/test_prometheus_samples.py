@@ -17,6 +17,7 @@ def window(start: float, stop: float) -> SampledWindow:
     return SampledWindow(
         start_ms=round(start * SECOND),
         stop_ms=round(stop * SECOND),
+        reach_ms=3600 * SECOND,
         interval_ms=30 * SECOND,
         ended_after_ms=300 * SECOND,
     )
