@@ -6,8 +6,8 @@ added up from it are `None` then.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -21,8 +21,9 @@ from oscar_metrics.wire import CountryCount, CountryItem, ServiceItem, Totals, U
 
 UNKNOWN_COUNTRY = "unknown"
 
-# Counts by some fields of calls.
-_Counts = Counter[tuple[Any, ...]]
+# Counts by some fields of calls, in no order; a list, since they are only gone through.
+_Counts = Sequence[tuple[tuple[Any, ...], int]]
+_NONE: _Counts = ()
 
 
 def totals(
@@ -33,8 +34,8 @@ def totals(
     services_active: int | None,
 ) -> Totals:
     """The totals of a summary."""
-    calls = None if executions is None else executions.by("kind", "result")
-    places: _Counts = Counter() if executions is None else executions.by("country", "country_from")
+    calls = None if executions is None else [*executions.by("kind", "result").items()]
+    places = [] if executions is None else [*executions.by("country", "country_from").items()]
     countries = _countries(places)
     users = users_of(executions)
     return Totals(
@@ -55,13 +56,15 @@ def totals(
         users_count=None if executions is None else len(users),
         users=tuple(sorted(users)),
         failed_count=_failed(calls),
-        unknown_country_count=None if executions is None else places.total() - countries.total(),
+        unknown_country_count=(
+            None if executions is None else _sum(places) - sum(countries.values())
+        ),
     )
 
 
 def users_of(executions: CallSums | None) -> set[str]:
     """Everyone named in executions."""
-    return set() if executions is None else _named(executions.by("user"))
+    return set() if executions is None else {user for (user,) in executions.by("user")} - {""}
 
 
 def service_items(
@@ -81,10 +84,10 @@ def service_items(
     return tuple(
         _service_item(
             name,
-            None if executions is None else calls.get(name, Counter()),
-            None if exposed is None else gateway.get(name, Counter()),
-            countries=_countries(places.get(name, Counter())),
-            users=_named(users.get(name, ())),
+            None if executions is None else calls.get(name, _NONE),
+            None if exposed is None else gateway.get(name, _NONE),
+            countries=_countries(places.get(name, _NONE)),
+            users=_named(users.get(name, _NONE)),
             include_users=include_users,
             hours=used.get(name, no_hours(usage)) if include_usage else None,
         )
@@ -99,8 +102,8 @@ def user_items(executions: CallSums | None, roster: Outcome[Roster]) -> tuple[Us
         UserItem(
             key=user,
             membership=membership(user, roster),
-            executions_count=results.total(),
-            countries=_country_counts(_countries(places.get(user, Counter()))),
+            executions_count=_sum(results),
+            countries=_country_counts(_countries(places.get(user, _NONE))),
             failed_count=_failed(results) or 0,
         )
         for user, results in sorted(_by_first(executions, "user", "result").items())
@@ -111,7 +114,7 @@ def country_items(executions: CallSums | None) -> tuple[CountryItem, ...]:
     """A row per country of executions, and one for those that have none."""
     users = _by_first(executions, "country", "user")
     counts = {
-        country: places.total()
+        country: _sum(places)
         for country, places in _by_first(executions, "country", "country_from").items()
     }
     named = sorted((country or UNKNOWN_COUNTRY, country) for country in counts)
@@ -119,7 +122,7 @@ def country_items(executions: CallSums | None) -> tuple[CountryItem, ...]:
         CountryItem(
             key=key,
             executions_count=counts[country],
-            unique_users_count=len(_named(users.get(country, ()))),
+            unique_users_count=len(_named(users.get(country, _NONE))),
             countries=(CountryCount(country=key, request_count=counts[country]),),
         )
         for key, country in named
@@ -136,7 +139,7 @@ def _service_item(
     include_users: bool,
     hours: Hours | None,
 ) -> ServiceItem:
-    namespaces = {key[0] for key in (*(calls or ()), *(gateway or ()))} - {""}
+    namespaces = {key[0] for key, _ in (*(calls or ()), *(gateway or ()))} - {""}
     return ServiceItem(
         key=name,
         requests_count_total=_total(calls),
@@ -156,22 +159,22 @@ def _service_item(
 
 def _by_first(sums: CallSums | None, *fields: str) -> dict[str, _Counts]:
     """The counts by the other fields, for each value of the first."""
-    grouped: defaultdict[str, _Counts] = defaultdict(Counter)
+    grouped: defaultdict[str, list[tuple[tuple[Any, ...], int]]] = defaultdict(list)
     if sums is not None:
-        for (first, *rest), count in sums.by(*fields).items():
-            grouped[first][tuple(rest)] = count
-    return grouped
+        for key, count in sums.by(*fields).items():
+            grouped[key[0]].append((key[1:], count))
+    return dict(grouped)
 
 
-def _named(users: Iterable[tuple[Any, ...]]) -> set[str]:
-    return {user for (user,) in users} - {""}
+def _named(users: _Counts) -> set[str]:
+    return {user for (user,), _ in users} - {""}
 
 
-def _countries(places: _Counts) -> Counter[str]:
+def _countries(places: _Counts) -> dict[str, int]:
     """Calls per country, of counts by country and how it was decided."""
-    countries: Counter[str] = Counter()
-    for (country, country_from), count in places.items():
-        if country_from != CountryFrom.NOTHING:
+    countries: defaultdict[str, int] = defaultdict(int)
+    for (country, country_from), count in places:
+        if country_from is not CountryFrom.NOTHING:
             countries[country] += count
     return countries
 
@@ -183,15 +186,19 @@ def _country_counts(countries: Mapping[str, int]) -> tuple[CountryCount, ...]:
     )
 
 
+def _sum(counts: _Counts) -> int:
+    return sum(count for _, count in counts)
+
+
 def _total(counts: _Counts | None) -> int | None:
-    return None if counts is None else counts.total()
+    return None if counts is None else _sum(counts)
 
 
 def _of_kind(calls: _Counts | None, kind: Kind) -> int | None:
     """Calls of one kind, of counts whose last two fields are kind and result."""
-    return None if calls is None else sum(n for key, n in calls.items() if key[-2] == kind)
+    return None if calls is None else sum(count for key, count in calls if key[-2] is kind)
 
 
 def _failed(calls: _Counts | None) -> int | None:
     """Calls that failed, of counts whose last field is the result."""
-    return None if calls is None else sum(n for key, n in calls.items() if key[-1] != Result.OK)
+    return None if calls is None else sum(count for key, count in calls if key[-1] is not Result.OK)

@@ -101,8 +101,9 @@ def by_period(sums: CallSums, periods: int) -> list[CallSums]:
     groupings = [grouping for grouping in sums.groups if grouping[:1] == (PERIOD,)]
     split = [nothing([grouping[1:] for grouping in groupings]) for _ in range(periods)]
     for grouping in groupings:
-        for (period, *key), count in sums.groups[grouping].items():
-            split[period].groups[grouping[1:]][tuple(key)] = count
+        counts_of = [sums_of.groups[grouping[1:]] for sums_of in split]
+        for key, count in sums.groups[grouping].items():
+            counts_of[key[0]][key[1:]] = count
     return split
 
 
