@@ -238,6 +238,53 @@ def test_rows_per_country(whole: httpx.Client) -> None:
     ]
 
 
+def test_a_summary_by_day_has_the_totals_of_every_day(whole: httpx.Client) -> None:
+    report = get(whole, "/summary", interval="day", tz="Europe/Madrid")
+    assert tuple(report) == (*ASKED, "totals", "periods", "sources")
+    plain = get(whole, "/summary")
+    assert report["totals"] == plain["totals"]
+    assert len(report["periods"]) == 31
+    for period in report["periods"]:
+        assert tuple(period) == ("period", "start", "end", "totals", "incomplete")
+        assert tuple(period["totals"]) == TOTALS
+        assert period["incomplete"] == []
+    busy = [period for period in report["periods"] if period["totals"]["requests_count_total"]]
+    assert [(p["period"], p["start"], p["end"]) for p in busy] == [
+        ("2026-04-07", "2026-04-06T22:00:00Z", "2026-04-07T21:59:59Z")
+    ]
+    assert busy[0]["totals"] == {**plain["totals"], "services_count_active": None}
+    alone = get(whole, "/summary", start=busy[0]["start"], end=busy[0]["end"])
+    assert alone["totals"] == plain["totals"]
+
+
+@pytest.mark.parametrize("group_by", ["service", "user", "country"])
+def test_a_breakdown_by_week_has_the_rows_of_every_week(whole: httpx.Client, group_by: str) -> None:
+    asked = {"group_by": group_by, "include_usage": "true"}
+    report = get(whole, "/breakdown", interval="WEEK", **asked)
+    assert tuple(report) == (*ASKED, "group_by", "items", "periods", "sources")
+    assert report["items"] == get(whole, "/breakdown", **asked)["items"]
+    assert [period["period"] for period in report["periods"]] == [
+        f"2026-W{week}" for week in range(14, 19)
+    ]
+    for period in report["periods"]:
+        assert tuple(period) == ("period", "start", "end", "items", "incomplete")
+        assert period["items"] == (report["items"] if period["period"] == "2026-W15" else [])
+
+
+def test_a_series_of_todays_clients_has_no_null(whole: httpx.Client, nothing: httpx.Client) -> None:
+    for client in (whole, nothing):
+        periods = get(client, "", interval="week")["periods"]
+        assert len(periods) == 5
+        assert None not in [value for p in periods for value in p["totals"].values()]
+
+
+def test_a_source_that_is_missing_is_missing_in_every_period(nothing: httpx.Client) -> None:
+    arrays = {"countries", "users"}
+    for period in get(nothing, "/summary", interval="week")["periods"]:
+        assert period["totals"] == {name: [] if name in arrays else None for name in TOTALS}
+        assert period["incomplete"] == ["usage-metrics", "request-logs", "exposed-request-logs"]
+
+
 def test_owners(whole: httpx.Client) -> None:
     assert get(whole, "/owners") == {
         "owners": [
