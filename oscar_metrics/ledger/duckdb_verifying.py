@@ -231,7 +231,8 @@ _SEAL_QUESTIONS = {
         """,  # noqa: S608 - SQL of ours
     "a seal refers to an inventory that is not there": """
         SELECT kind, hour FROM seals
-        WHERE inventory_id NOT IN (SELECT id FROM inventories) ORDER BY ALL
+        WHERE inventory_id IS NOT NULL AND inventory_id NOT IN (SELECT id FROM inventories)
+        ORDER BY ALL
         """,
 }
 _NAME_QUESTIONS = {
