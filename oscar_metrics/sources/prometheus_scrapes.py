@@ -75,23 +75,26 @@ async def scrapes_of(
             for label in ("job", "metrics_path")
         }
     )
-    presence = None
-    asked = metric
+    presence = _Presence(set(), 0, 0, 0)
+    up = ""
     if labels["job"]:
         # A job may have targets of other paths, which are no evidence; or no such label.
         matchers = [
             promql.one_of("job", sorted(labels["job"])),
             promql.one_of("metrics_path", [*sorted(labels["metrics_path"]), ""]),
         ]
-        asked = promql.selector("up", ",".join(matchers))
-        presence = await _presence(api, _up(asked), window, _SLOT_MS, RANGE_POINTS, doubts)
-    by_up = presence is not None and bool(presence.slots)
+        up = promql.selector("up", ",".join(matchers))
+        presence = await _presence(api, _up(up), window, _SLOT_MS, RANGE_POINTS, doubts)
+    by_up = bool(presence.slots)
+    asked = up if by_up else metric
     if not by_up:
-        asked = metric
         presence = await _presence(api, _any(asked), window, _SLOT_MS, _SERIES_POINTS, doubts)
-    assert presence is not None  # noqa: S101 - one of the two branches has set it
     if not presence.slots:
-        return Scrapes(interval_ms=_USUAL_INTERVAL_MS, missing=(window,))
+        # What ended before counts in the window, by the interval it was scraped at.
+        interval_ms = await _interval(
+            api, up or metric, window.start_ms, by_up=bool(up), doubts=doubts
+        )
+        return Scrapes(interval_ms=interval_ms, missing=(window,))
     slot_ms = _SLOT_MS
     interval_ms = await _interval(api, asked, max(presence.slots), by_up=by_up, doubts=doubts)
     if interval_ms * 5 // 2 > _SLOT_MS:

@@ -6,10 +6,11 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
-from oscar_metrics.facts import Inventory, Service, Usage
+from oscar_metrics.facts import Inventory, Service, SlotUsage, Usage
 from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable
 from oscar_metrics.sources.prometheus import PrometheusSettings, PrometheusUsage
 from oscar_metrics.telemetry import Telemetry
@@ -23,6 +24,8 @@ from tests.sources.cadvisor import (
     scraped,
     with_service,
 )
+
+F = TypeVar("F")
 
 HOUR = 3600.0
 _slices = itertools.count(2)
@@ -73,18 +76,46 @@ class Scene:
         **settings: Any,
     ) -> Outcome[Usage]:
         """What the source says of a stretch, in seconds after `start`."""
-        usage = PrometheusUsage(
+        async with self.usage(url, **settings) as usage:
+            return await usage.read(
+                Span(self.ns(start), self.ns(stop)),
+                self.deployed("cowsay", "demo") if inventory is None else inventory,
+                now_ns=time.time_ns(),
+                deadline=deadline,
+            )
+
+    async def read_slots(
+        self,
+        start: float = 0,
+        stop: float = 6 * HOUR,
+        inventory: Outcome[Inventory] | None = None,
+        *,
+        deadline: float | None = None,
+        url: str = "",
+        **settings: Any,
+    ) -> Outcome[tuple[SlotUsage, ...]]:
+        """The same slot by slot."""
+        async with self.usage(url, **settings) as usage:
+            return await usage.read_slots(
+                Span(self.ns(start), self.ns(stop)),
+                self.deployed("cowsay", "demo") if inventory is None else inventory,
+                now_ns=time.time_ns(),
+                deadline=deadline,
+            )
+
+    @asynccontextmanager
+    async def usage(self, url: str = "", **settings: Any) -> AsyncIterator[PrometheusUsage]:
+        """The source itself, for the scene's namespace."""
+        made = PrometheusUsage(
             PrometheusSettings(
                 url=url or self.server.url, services_namespace=self.namespace, **settings
             ),
             telemetry=Telemetry(),
         )
-        span = Span(self.ns(start), self.ns(stop))
-        known = inventory if inventory is not None else self.deployed("cowsay", "demo")
         try:
-            return await usage.read(span, known, now_ns=time.time_ns(), deadline=deadline)
+            yield made
         finally:
-            await usage.aclose()
+            await made.aclose()
 
     def deployed(self, *names: str, gpu: bool = False, namespace: str = "") -> Ok[Inventory]:
         """An inventory of these services."""
@@ -143,7 +174,7 @@ def without(*names: str) -> Relabelling:
     return lambda labels: {k: v for k, v in labels.items() if k not in names}
 
 
-def only(outcome: Outcome[Usage]) -> Partial[Usage]:
+def only(outcome: Outcome[F]) -> Partial[F]:
     """The outcome, which has to be partial."""
     assert isinstance(outcome, Partial), outcome.notes
     return outcome
