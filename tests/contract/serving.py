@@ -31,6 +31,7 @@ from oscar_metrics.facts import (
 )
 from oscar_metrics.findings import Finding
 from oscar_metrics.handlers.routes import build_app
+from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.outcome import Ok, Outcome, Unavailable, with_facts
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
@@ -217,7 +218,12 @@ WHOLE = World(
 NOTHING = World()
 
 
-def aggregator(world: World, telemetry: Telemetry, logs: SaidLogs | None = None) -> Aggregator:
+def aggregator(
+    world: World,
+    telemetry: Telemetry,
+    logs: SaidLogs | None = None,
+    ledger: LedgerHolder | None = None,
+) -> Aggregator:
     if logs is None and world.executions is not None and world.exposed is not None:
         logs = SaidLogs({LogStream.EXECUTIONS: world.executions, LogStream.EXPOSED: world.exposed})
     return Aggregator(
@@ -231,6 +237,7 @@ def aggregator(world: World, telemetry: Telemetry, logs: SaidLogs | None = None)
         telemetry=telemetry,
         now_ns=lambda: NOW_NS,
         deadline_seconds=30.0,
+        ledger=ledger,
     )
 
 
