@@ -100,7 +100,7 @@ def _pairs(title: str, values: dict[str, object]) -> Table:
 def _period_row(period: wire.SummaryPeriod) -> dict[str, object]:
     """The numbers of a period; its lists would not fit, and nothing is deployed over a period."""
     numbers = {
-        name.removesuffix("_count").removesuffix("_total").replace("_count_", "_"): value
+        name.removesuffix("_total").removesuffix("_count").replace("_count_", "_"): value
         for name, value in msgspec.structs.asdict(period.totals).items()
         if not isinstance(value, tuple) and name != "services_count_active"
     }
