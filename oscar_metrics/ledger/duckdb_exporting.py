@@ -9,6 +9,8 @@ text that a spreadsheet would take for a formula is left as it is.
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import shutil
 from pathlib import Path
@@ -35,25 +37,48 @@ def export(
     already; then, and when anything fails, no file is left behind. To be called within a
     transaction, so that the files are of one state.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {folder / f"{name}.{form.value}": question for name, question in _TABLES.items()}
-    if there := [path.name for path in paths if path.exists()]:
-        raise LedgerError(
-            f"{', '.join(there)} already there: an export only writes new files, so name"
-            " another folder"
-        )
     unfinished = folder / f".unfinished-{secrets.token_hex(4)}"
-    unfinished.mkdir(mode=0o700)
+    paths = {folder / f"{name}.{form.value}": question for name, question in _TABLES.items()}
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if there := [path.name for path in paths if path.exists()]:
+            raise LedgerError(
+                f"{', '.join(there)}: already in the folder of the export, which only writes new"
+                " files; name another folder"
+            )
+        unfinished.mkdir(mode=0o700)
         for done, (path, question) in enumerate(paths.items()):
             progress(done, len(paths), path.name)
             _copy(cursor, question, unfinished / path.name, form)
         for path in paths:
             (unfinished / path.name).rename(path)
+    except (OSError, duckdb.IOException) as error:
+        # What the engine says of the ledger's own file is told by whoever opened that.
+        if isinstance(error, duckdb.IOException) and unfinished.name not in str(error):
+            raise
+        raise LedgerError(_told(error)) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     progress(len(paths), len(paths), "done")
     return list(paths)
+
+
+def _told(error: Exception) -> str:
+    for number, sentence in _SENTENCES.items():
+        if os.strerror(number) in str(error):
+            return f"nothing was exported: {sentence}"
+    return "nothing was exported: its files could not be written"
+
+
+_SENTENCES = {
+    errno.ENOSPC: "there is no space left where its folder is",
+    errno.EDQUOT: "the disk quota where its folder is is used up",
+    errno.EFBIG: "one of its files would be larger than may be written there",
+    errno.EACCES: "its folder may not be written by this user",
+    errno.EROFS: "its folder is on a file system that is read-only",
+    errno.EEXIST: "a file is in the place of its folder",
+    errno.ENOTDIR: "a file is in the place of its folder",
+}
 
 
 def _copy(cursor: duckdb.DuckDBPyConnection, question: str, path: Path, form: ExportForm) -> None:
@@ -73,8 +98,8 @@ def _copy(cursor: duckdb.DuckDBPyConnection, question: str, path: Path, form: Ex
 
 _CSV_COLUMNS = {
     "TIMESTAMP WITH TIME ZONE": (
-        "strftime({0} AT TIME ZONE 'UTC', CASE WHEN microsecond({0}) % 1000000 = 0"
-        " THEN '%Y-%m-%dT%H:%M:%SZ' ELSE '%Y-%m-%dT%H:%M:%S.%fZ' END) AS {0}"
+        "rtrim(rtrim(strftime({0} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%f'), '0'), '.')"
+        " || 'Z' AS {0}"
     ),
     "VARCHAR[]": "to_json({0}) AS {0}",
 }
