@@ -258,10 +258,7 @@ class Asking:
         try:
             return await answer(self._ledger)
         except TooManyRows as exc:
-            raise BadRequest(
-                "too many rows",
-                detail=f"{exc}; ask for a shorter range or a longer interval",
-            ) from exc
+            raise BadRequest("too many rows", detail=str(exc)) from exc
         except LedgerError as exc:
             self._give_up_ledger(exc)
             return Unavailable(origin="ledger", notes=(str(exc),))
