@@ -242,8 +242,8 @@ def _sums_by(
     found = cursor.execute(
         f"""
         SELECT {fields} sum(calls)::BIGINT
-        FROM (SELECT {numbers} sum(count) AS calls FROM ({rows}) GROUP BY ALL HAVING calls > 0)
-        {joins} GROUP BY ALL LIMIT {rows_max + 1}
+        FROM (SELECT {numbers} sum(count) AS calls FROM ({rows}) GROUP BY ALL)
+        {joins} GROUP BY ALL HAVING sum(calls) > 0 LIMIT {rows_max + 1}
         """  # noqa: S608 - SQL of ours
     ).fetchall()
     if len(found) > rows_max:
