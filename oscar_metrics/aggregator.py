@@ -31,6 +31,7 @@ from oscar_metrics.timerange import ReportRange, format_instant
 from oscar_metrics.usage_sums import UsageByPeriod, total_usage
 from oscar_metrics.wire import GroupBy, Metric, SourceName, SourceState
 
+T = TypeVar("T")
 _Report = TypeVar(
     "_Report",
     wire.Summary,
@@ -83,13 +84,16 @@ class Aggregator:
             usage = group.create_task(asking.usage(lambda: inventory))
             calls = group.create_task(self._calls(asking, groupings.SUMMARY))
             restated = group.create_task(asking.restated(groupings.SUMMARY, usage=True))
-        report = reports.summary(
+        report = await _built(
             asked,
-            asking.knows_ns,
-            inventory.result(),
-            _total(usage.result()),
-            calls.result(),
-            usage_by_period=_by_period(usage.result()),
+            lambda: reports.summary(
+                asked,
+                asking.knows_ns,
+                inventory.result(),
+                _total(usage.result()),
+                calls.result(),
+                usage_by_period=_by_period(usage.result()),
+            ),
         )
         return self._said(report, restated.result())
 
@@ -110,9 +114,15 @@ class Aggregator:
             restated = await asking.restated(needs, usage=False)
             knows_ns = asking.knows_ns
             if group_by is GroupBy.USER:
-                users = reports.user_breakdown(asked, knows_ns, calls, group_by=group_by_text)
+                users = await _built(
+                    asked,
+                    lambda: reports.user_breakdown(asked, knows_ns, calls, group_by=group_by_text),
+                )
                 return self._said(users, restated)
-            countries = reports.country_breakdown(asked, knows_ns, calls, group_by=group_by_text)
+            countries = await _built(
+                asked,
+                lambda: reports.country_breakdown(asked, knows_ns, calls, group_by=group_by_text),
+            )
             return self._said(countries, restated)
         async with task_group() as group:
             both = group.create_task(self._calls(asking, needs))
@@ -120,15 +130,18 @@ class Aggregator:
                 inventory = group.create_task(asking.inventory())
                 usage = group.create_task(asking.usage(lambda: inventory))
             again = group.create_task(asking.restated(needs, usage=include_usage))
-        report = reports.service_breakdown(
+        report = await _built(
             asked,
-            asking.knows_ns,
-            both.result(),
-            group_by=group_by_text,
-            include_users=include_users,
-            inventory=inventory.result() if include_usage else None,
-            usage=_total(usage.result()) if include_usage else None,
-            usage_by_period=_by_period(usage.result()) if include_usage else None,
+            lambda: reports.service_breakdown(
+                asked,
+                asking.knows_ns,
+                both.result(),
+                group_by=group_by_text,
+                include_users=include_users,
+                inventory=inventory.result() if include_usage else None,
+                usage=_total(usage.result()) if include_usage else None,
+                usage_by_period=_by_period(usage.result()) if include_usage else None,
+            ),
         )
         return self._said(report, again.result())
 
@@ -246,6 +259,11 @@ class Aggregator:
                 notes=source.notes or "",
                 at=format_instant(self.now_ns()),
             )
+
+
+async def _built(asked: ReportRange, build: Callable[[], T]) -> T:
+    """A report; one of many periods is put together in a thread, since it can take a second."""
+    return await asyncio.to_thread(build) if asked.periods else build()
 
 
 def _not_configured(sources: Sources) -> list[Finding]:
