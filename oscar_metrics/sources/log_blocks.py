@@ -46,6 +46,8 @@ class LogBlocks:
     def __init__(self, path: Path, *, line_bytes: int) -> None:
         self.problem = ""
         self.long_lines = 0
+        # Of the file as it is stored, compressed or not.
+        self.bytes_read = 0
         self._line_bytes = line_bytes
         self._begun = b""
         self._inside_long_line = False
@@ -70,6 +72,7 @@ class LogBlocks:
         if self._file is None:
             return None
         block = self._block(block_bytes)
+        self.bytes_read = self._file.tell()
         if block:
             return self._text_lines(self._whole_lines(block))
         self.close()

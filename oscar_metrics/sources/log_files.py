@@ -34,6 +34,7 @@ from oscar_metrics.sources.slotted_tallying import SlottedTallier, lines_of
 from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span, format_instant, subtract
 
 L = TypeVar("L")
+T = TypeVar("T")
 
 _ORIGIN = "log-files"
 _SETTING = "OSCAR_METRICS_LOG_FILES"
@@ -220,12 +221,12 @@ class LogFiles:
         return findings + [_stream_finding(stream, met.get(stream), now_ns) for stream in LogStream]
 
 
-async def in_thread(work: Callable[[threading.Event], None]) -> None:
+async def in_thread(work: Callable[[threading.Event], T]) -> T:
     """Run blocking work in a thread; when cancelled, tell it to stop and wait until it has."""
     stop = threading.Event()
     task = asyncio.ensure_future(asyncio.to_thread(work, stop))
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         stop.set()
         await asyncio.wait([task])
@@ -259,7 +260,7 @@ def _without_time(lines: int) -> list[str]:
 
 
 def _order_doubts(reading: Reading[L], stream: LogStream) -> list[str]:
-    if not reading.recent[stream].in_doubt:
+    if not reading.disordered[stream]:
         return []
     return ["some lines stand far from their place in time: copies of them may have been counted"]
 

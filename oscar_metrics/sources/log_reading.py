@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Annotated, Generic, Protocol, TypeVar
 
 import msgspec
@@ -25,7 +25,7 @@ from oscar_metrics.sources.log_blocks import LogBlocks
 from oscar_metrics.sources.log_lines import Unread, read_execution, read_exposed
 from oscar_metrics.sources.recent_lines import RecentLines
 from oscar_metrics.sources.tallying import Tallier
-from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span
+from oscar_metrics.timerange import HOUR_NS, SECOND_NS, SLOT_NS, Span
 
 L = TypeVar("L")
 L_co = TypeVar("L_co", covariant=True)
@@ -81,14 +81,14 @@ class WholeTally:
 
 
 class FileRead(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one file: whether lines of a log with a time were in it.
+    """What became of one file: of which logs it has lines with a time.
 
     `untimed` counts calls without a time that can be read; `broke_off_ns` is where in time it
     could not be read further, None where it was read to its end.
     """
 
     name: str
-    recognised: bool
+    streams: frozenset[LogStream]
     untimed: int
     broke_off_ns: int | None
 
@@ -115,8 +115,12 @@ class Reading(Generic[L]):
         # Sentences about single files, each beginning with its base name.
         self.problems: list[str] = []
         self.files = 0
-        # What became of each file that was read to its end.
+        # What became of each file that was read to its end, and how many bytes of all were.
         self.read_files: list[FileRead] = []
+        self.bytes_read = 0
+        # Hours near calls without a time, and those of which copies may have been counted.
+        self.near_untimed: dict[LogStream, set[int]] = {stream: set() for stream in tallies}
+        self.disordered: dict[LogStream, set[int]] = {stream: set() for stream in tallies}
         self.left_out = 0
         self.passed_over = 0
         self.finished = False
@@ -134,7 +138,7 @@ class Reading(Generic[L]):
         for _ in self.blocks(archive, stop):
             pass
 
-    def blocks(self, archive: Archive, stop: threading.Event) -> Iterator[None]:
+    def blocks(self, archive: Archive, stop: threading.Event) -> Generator[None]:
         """The same block by block, for whoever has something to do in between."""
         waiting = self._cursors(archive, stop)
         block_bytes = min(
@@ -189,25 +193,31 @@ class Reading(Generic[L]):
     def _read_block(self, cursor: _Cursor, block_bytes: int) -> bool:
         """Count the next block of one file; whether there was one."""
         lines = cursor.read(block_bytes, line_bytes=self._limits.line_bytes)
+        self.bytes_read += cursor.advance()
         if lines is None:
             return False
         sifted = self.sieve.sift(lines)
         cursor.met = joined(cursor.met, sifted.met)
+        before_ns = cursor.position_ns
         cursor.move(lines)
-        self._count(sifted, cursor)
+        first_ns = before_ns if before_ns >= 0 else cursor.position_ns
+        self._count(sifted, cursor, Span(first_ns, cursor.position_ns))
         return True
 
-    def _count(self, sifted: Sifted, cursor: _Cursor) -> None:
+    def _count(self, sifted: Sifted, cursor: _Cursor, moved: Span) -> None:
         for stream, tally in self.tallies.items():
             recent = self.recent[stream]
             for part, lines in sifted.lines[stream].items():
                 within = sifted.inside[stream]
                 if part is not WHOLE:
                     within = within.clip(Span(part.slot * SLOT_NS, (part.slot + 1) * SLOT_NS))
+                if within.start_ns < recent.forgotten_ns:
+                    self.disordered[stream].update(_hours(within))
                 tally.add(part, recent.fresh(lines, within))
-            untimed = sum(map(self._is_call, sifted.untimed[stream]))
-            self.untimed[stream] += untimed
-            cursor.untimed += untimed
+            if untimed := sum(map(self._is_call, sifted.untimed[stream])):
+                self.untimed[stream] += untimed
+                self.near_untimed[stream].update(_hours(moved))
+                cursor.untimed += untimed
 
     def _is_call(self, line: str) -> bool:
         exposed = read_exposed(line, ingress_host=self._ingress_host)
@@ -221,6 +231,12 @@ class Reading(Generic[L]):
         self.read_files.append(cursor.found())
 
 
+def _hours(span: Span) -> Iterable[int]:
+    """The numbers of the hours from a span's first instant to its last, both included."""
+    first, last = sorted((span.start_ns, span.stop_ns))
+    return range(first // HOUR_NS, last // HOUR_NS + 1)
+
+
 class _Cursor:
     """How far one file has been read; in order of time, then of name."""
 
@@ -230,6 +246,7 @@ class _Cursor:
         self.met: dict[LogStream, Span] = {}
         self.untimed = 0
         self._number = number
+        self._bytes_read = 0
         self._blocks: LogBlocks | None = None
 
     def __lt__(self, other: _Cursor) -> bool:
@@ -244,6 +261,12 @@ class _Cursor:
             self._blocks = LogBlocks(self.file.path, line_bytes=line_bytes)
         return self._blocks.read(block_bytes)
 
+    def advance(self) -> int:
+        """How many bytes of the file, as it is stored, were read since this was asked last."""
+        at = self._blocks.bytes_read if self._blocks is not None else 0
+        self._bytes_read, before = at, self._bytes_read
+        return at - before
+
     def move(self, lines: list[str]) -> None:
         """Advance to where in time the last of a block's lines stands."""
         for line in reversed(lines):
@@ -257,7 +280,7 @@ class _Cursor:
         broken = self._blocks is not None and self._blocks.problem
         return FileRead(
             name=self.file.name,
-            recognised=bool(self.met),
+            streams=frozenset(self.met),
             untimed=self.untimed,
             broke_off_ns=self.position_ns if broken else None,
         )

@@ -18,14 +18,11 @@ class RecentLines:
         self._blocks: list[tuple[Span, dict[str, None]]] = []
         self._lines = 0
         self.repeated = 0
-        # Lines up to here are no longer remembered.
+        # Lines up to here are no longer remembered, and copies of them not recognised.
         self.forgotten_ns = 0
-        # Whether lines came that could have been copies of forgotten ones.
-        self.in_doubt = False
 
     def fresh(self, lines: list[str], within: Span) -> list[str]:
         """The lines that are not remembered, each once; all lie `within` a stretch of time."""
-        self.in_doubt |= within.start_ns < self.forgotten_ns
         distinct = dict.fromkeys(lines)
         for span, block in self._blocks:
             overlap = within.start_ns < span.stop_ns and span.start_ns < within.stop_ns
