@@ -40,6 +40,8 @@ def forget(cursor: duckdb.DuckDBPyConnection, user: str) -> str | None:
     To be called within a transaction, and followed by `scrub` when that is committed. A
     user forgotten before keeps the pseudonym.
     """
+    # What is no Unicode is stored as `?`.
+    user = user.encode(errors="replace").decode()
     known = pseudonyms(cursor, [user])
     named = _one(cursor, "SELECT id FROM users WHERE name = ?", user)
     inventories = _inventories_naming(cursor, user)
@@ -175,7 +177,6 @@ def _salt(cursor: duckdb.DuckDBPyConnection) -> str:
 
 
 def _digest(salt: str, user: str) -> str:
-    # What is no Unicode is stored as `?`.
     return hashlib.sha256(f"{salt}\0{user}".encode(errors="replace")).hexdigest()
 
 
