@@ -93,6 +93,8 @@ class Threads:
             raise LedgerError(_CLOSED)
         job = threads.submit(self._transact, thread, begin, work)
         waiting = asyncio.wrap_future(job)
+        # Looked at in any case: nobody waits for an error once the caller was cancelled.
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             return await asyncio.shield(waiting)
         except asyncio.CancelledError:
@@ -100,8 +102,6 @@ class Threads:
                 if thread and (cursor := self._cursors.get(thread[0])):
                     cursor.interrupt()
                 await asyncio.wait([waiting], timeout=_INTERRUPT_SECONDS)
-            if not waiting.cancelled():
-                waiting.exception()
             raise
 
     def _transact(self, thread: list[int], begin: str, work: Work[T]) -> T:
