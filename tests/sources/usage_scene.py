@@ -104,13 +104,15 @@ class Scene:
             )
 
     @asynccontextmanager
-    async def usage(self, url: str = "", **settings: Any) -> AsyncIterator[PrometheusUsage]:
+    async def usage(
+        self, url: str = "", *, telemetry: Telemetry | None = None, **settings: Any
+    ) -> AsyncIterator[PrometheusUsage]:
         """The source itself, for the scene's namespace."""
         made = PrometheusUsage(
             PrometheusSettings(
                 url=url or self.server.url, services_namespace=self.namespace, **settings
             ),
-            telemetry=Telemetry(),
+            telemetry=telemetry or Telemetry(),
         )
         try:
             yield made

@@ -13,11 +13,11 @@ SECOND = 1000
 Life = tuple[int, int, float]  # start and stop in seconds, cores
 
 
-def window(start: float, stop: float) -> SampledWindow:
+def window(start: float, stop: float, reach: float = 3600) -> SampledWindow:
     return SampledWindow(
         start_ms=round(start * SECOND),
         stop_ms=round(stop * SECOND),
-        reach_ms=3600 * SECOND,
+        reach_ms=round(reach * SECOND),
         interval_ms=30 * SECOND,
         ended_after_ms=300 * SECOND,
     )
@@ -77,12 +77,35 @@ def one_after_another(drawn: list[tuple[int, int, float]]) -> list[Life]:
 
 
 drawn_lives = st.lists(
-    st.tuples(st.integers(1, 40), st.integers(31, 900), st.floats(0.01, 4)), max_size=5
+    st.tuples(st.integers(1, 40), st.integers(31, 2500), st.floats(0.01, 4)), max_size=5
+).map(one_after_another)
+drawn_outages = st.lists(
+    st.tuples(st.integers(0, 9000), st.integers(30, 5000)).map(lambda o: (o[0], o[0] + o[1])),
+    max_size=3,
 )
 
 
-@given(drawn_lives.map(one_after_another), st.lists(st.floats(0, 6000), max_size=3))
-def test_windows_add_up(lives: list[Life], cuts: list[float]) -> None:
-    edges = [0.0, *sorted(cuts), 6000.0]
-    parts = [seconds(lives, *edge) for edge in itertools.pairwise(edges)]
-    assert sum(parts) == pytest.approx(seconds(lives, 0, 6000), rel=1e-9, abs=1e-9)
+@given(drawn_lives, drawn_outages, st.lists(st.floats(0, 9000), max_size=3))
+def test_quarter_hours_add_up_wherever_they_are_cut(
+    lives: list[Life], outages: list[tuple[int, int]], cuts: list[float]
+) -> None:
+    """Also across outages of any length: what is cut looks as far back as the whole does."""
+
+    def shown(series: Samples) -> Samples:
+        points = (
+            (at_ms, value)
+            for at_ms, value in series.points
+            if not any(start <= at_ms / SECOND < stop for start, stop in outages)
+        )
+        return Samples(series.labels, tuple(points))
+
+    counter, starts = map(shown, samples(lives, 9000))
+    quarters = [900.0 * n for n in range(11)]
+
+    def total(edges: list[float]) -> float:
+        return sum(
+            window(start, stop, reach=3600 + start % 900).cpu_seconds([counter], [starts])
+            for start, stop in itertools.pairwise(edges)
+        )
+
+    assert total(sorted([*quarters, *cuts])) == pytest.approx(total(quarters), rel=1e-9, abs=1e-9)

@@ -7,7 +7,15 @@ import pytest
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import ServiceKey
 from oscar_metrics.outcome import Gap, GapReason
-from oscar_metrics.sources.prometheus_windows import Pieces, Window, Windows, together
+from oscar_metrics.sources.prometheus_windows import (
+    Part,
+    Pieces,
+    WholeHoursError,
+    Window,
+    Windows,
+    parts,
+    together,
+)
 from oscar_metrics.timerange import SECOND_NS, Span
 
 KEY = ServiceKey("ns", "cowsay")
@@ -69,6 +77,54 @@ async def test_failures_that_will_go_on_end_the_asking(reason: Reason, tries: in
     await windows.add([Window(n * HOUR_MS, (n + 1) * HOUR_MS) for n in range(6)], ask)
     assert asked == tries
     assert len(windows.gaps) == 6
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "pieces"),
+    [
+        (0, 2, [(0, 2, 1)]),
+        (0.5, 3.25, [(0.5, 1, 0.5), (1, 3, 1), (3, 3.25, 0.25)]),
+        (0.5, 1, [(0.5, 1, 0.5)]),
+        (0.25, 0.75, [(0.25, 0.75, 0.5)]),
+        (0.5, 1.5, [(0.5, 1, 0.5), (1, 1.5, 0.5)]),
+        (1, 1, []),
+    ],
+)
+def test_a_window_is_cut_into_whole_steps_and_what_is_left(
+    start: float, stop: float, pieces: list[tuple[float, float, float]]
+) -> None:
+    assert parts(hours(start, stop), HOUR_MS) == [
+        Part(hours(begin, end), round(step * HOUR_MS)) for begin, end, step in pieces
+    ]
+
+
+def hours(start: float, stop: float) -> Window:
+    return Window(round(start * HOUR_MS), round(stop * HOUR_MS))
+
+
+@pytest.mark.parametrize("start", [0, 0.3])
+@pytest.mark.parametrize("refused", [4, 1, 0.25])
+async def test_what_is_asked_by_whole_hours_is_cut_at_hours_only(
+    start: float, refused: float
+) -> None:
+    """Also beside windows that have shown that less than an hour is not refused."""
+    asked: list[Window] = []
+
+    async def ask(window: Window) -> Pieces:
+        asked.append(window)
+        exc = UpstreamError("Prometheus", Reason.LIMIT)
+        by_hours = window.stop_ms <= 5 * HOUR_MS
+        if window.length_ms >= (refused if by_hours else 0.6) * HOUR_MS:
+            raise WholeHoursError(exc) if by_hours else exc
+        return {window: {KEY: window.length_ms / 1000}}
+
+    windows = Windows(shortest_ms=900_000, concurrency=2, slotted=True)
+    await windows.add([hours(start, 5), hours(5, 10)], ask)
+    whole = [window for window in asked if window.stop_ms <= 5 * HOUR_MS]
+    edges = {at_ms for window in whole for at_ms in window}
+    assert edges <= {hours(start, 5).start_ms, *(n * HOUR_MS for n in range(6))}
+    missing = sum(gap.span.length_ns for gap in windows.gaps) / 1e9
+    assert windows.seconds[KEY] + missing == pytest.approx((10 - start) * 3600)
 
 
 async def test_what_is_cut_short_keeps_what_was_answered() -> None:
