@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import cached_property
 
 import stamina.instrumentation
 import structlog
@@ -64,7 +65,11 @@ class Telemetry:
             ("origin",),
             registry=self.registry,
         )
-        self.ledger = LedgerTelemetry(self.registry)
+
+    @cached_property
+    def ledger(self) -> LedgerTelemetry:
+        """The ledger's metrics; where there is none, nobody asks and none are shown."""
+        return LedgerTelemetry(self.registry)
 
 
 class LedgerTelemetry:

@@ -65,6 +65,8 @@ class HealthRoutes:
 
     async def metrics(self, request: AnyRequest) -> Response[bytes]:
         """The process's own metrics, as Prometheus text or OpenMetrics."""
+        if self._ledger_status is not None:
+            self._telemetry.ledger.usable.set(self._ledger_status().usable)
         try:
             encode, content_type = choose_encoder(request.headers.get("accept", ""))
         except (TypeError, ValueError):  # a version that is no version

@@ -308,13 +308,11 @@ class Sealer:
         if problem != self._store_problem:
             _log.warning("the ledger cannot be read or written", problem=problem)
         self._store_problem = problem
-        self._telemetry.usable.set(0)
 
     def _store_answers(self) -> None:
         if self._store_problem:
             _log.info("the ledger can be read and written again")
         self._store_problem = ""
-        self._telemetry.usable.set(1)
 
     def _tell(self) -> None:
         """Set the metrics, and once an hour say in the log how far everything is."""

@@ -246,7 +246,7 @@ async def test_the_loop_lives_through_a_store_that_fails_and_ends_when_cancelled
     scene.at(1, minutes=10)
     running = asyncio.create_task(scene.sealer.run())
     async with asyncio.timeout(20):
-        while 0 not in await scene.heads() or scene.sample("usable") != 1:  # noqa: ASYNC110 - nobody tells
+        while 0 not in await scene.heads():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -261,7 +261,6 @@ async def test_the_loop_lives_through_a_store_that_fails_and_ends_when_cancelled
         while scene.sealer.status().usable:  # noqa: ASYNC110 - nobody tells when the store failed
             await asyncio.sleep(0.01)
     assert scene.sealer.status().problems
-    assert scene.sample("usable") == 0
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
