@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import socket
 import time
@@ -12,9 +13,15 @@ import uvicorn
 from litestar.types import ASGIApp
 
 from oscar_metrics.aggregator import Aggregator
+from oscar_metrics.commands import Commands, Reporter
 from oscar_metrics.errors import SettingsError
 from oscar_metrics.handlers.bounded_http import BoundedHttp
 from oscar_metrics.handlers.routes import build_app
+from oscar_metrics.ledger.holder import LedgerHolder
+from oscar_metrics.ledger.keeper import answer_for_ever, kept_open
+from oscar_metrics.ledger.sealer import Sealer
+from oscar_metrics.ledger.sealer_status import LedgerStatus
+from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.settings import OFF, Settings
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
@@ -42,28 +49,83 @@ def create_app(settings: Settings) -> ASGIApp:
         if not value:
             raise SettingsError(name, "not set: the administrator's reports need it")
     telemetry = Telemetry()
+    sources = create_sources(settings, telemetry)
+    ledger = settings.ledger
+    holder = LedgerHolder(rows_max=ledger.rows_max) if ledger.is_on else None
+    sealer: Sealer | None = None
+
+    async def keep(store: LedgerStore) -> None:
+        nonlocal sealer
+        sealer = create_sealer(settings, sources, telemetry, store)
+        commands = create_commands(settings, sources, telemetry, store, sealer)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(sealer.run())
+            group.create_task(answer_for_ever(ledger, commands.work))
+
+    def ledger_status() -> LedgerStatus:
+        if sealer is not None:
+            return sealer.status()
+        return LedgerStatus(usable=False, problems=(holder.problem if holder else "",))
+
     return build_app(
         create_aggregator(
-            settings, deadline_seconds=settings.deadline_seconds, telemetry=telemetry
+            settings,
+            sources,
+            telemetry,
+            ledger=holder,
+            deadline_seconds=settings.deadline_seconds,
         ),
         username=settings.username,
         password=settings.password,
         telemetry=telemetry,
         version=importlib.metadata.version("oscar-metrics"),
+        running=kept_open(holder, ledger, keep) if holder else None,
+        ledger_status=ledger_status if holder else None,
     )
 
 
 def create_aggregator(
-    settings: Settings, *, deadline_seconds: float | None, telemetry: Telemetry | None = None
+    settings: Settings,
+    sources: Sources,
+    telemetry: Telemetry,
+    *,
+    ledger: LedgerHolder | None,
+    deadline_seconds: float | None,
 ) -> Aggregator:
-    """An aggregator over every source that is configured."""
-    telemetry = telemetry or Telemetry()
+    """An aggregator over every source that is configured, and the ledger."""
     return Aggregator(
-        create_sources(settings, telemetry),
+        sources,
         telemetry=telemetry,
         now_ns=time.time_ns,
         deadline_seconds=deadline_seconds,
+        periods_max=settings.ledger.periods_max,
+        ledger=ledger,
     )
+
+
+def create_sealer(
+    settings: Settings, sources: Sources, telemetry: Telemetry, store: LedgerStore
+) -> Sealer:
+    """What seals hours of these sources in an open ledger."""
+    return Sealer(store, sources, settings.ledger, telemetry=telemetry, now_ns=time.time_ns)
+
+
+def create_commands(
+    settings: Settings,
+    sources: Sources,
+    telemetry: Telemetry,
+    store: LedgerStore,
+    sealer: Sealer,
+) -> Commands:
+    """What the command line may ask of an open ledger; its reports wait as long as it takes."""
+    aggregator = create_aggregator(
+        settings,
+        sources,
+        telemetry,
+        ledger=LedgerHolder(store, rows_max=settings.ledger.rows_max),
+        deadline_seconds=None,
+    )
+    return Commands(store, sealer, Reporter(aggregator), sources, settings, time.time_ns)
 
 
 def create_sources(settings: Settings, telemetry: Telemetry) -> Sources:

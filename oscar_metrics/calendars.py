@@ -61,10 +61,10 @@ def _months(kind: KindCoverage) -> Iterator[Text]:
         months.setdefault(day[:7], {})[int(day[8:])] = mark
     if months:
         yield Text(f"{'':9}{''.join(str(day % 10) for day in range(1, 32))}", style="dim")
-    for month, days in months.items():
+    for month, marks in months.items():
         line = Text(f"{month}  ")
-        for day in range(1, max(days) + 1):
-            line.append(*(MARKS[days[day]] if day in days else (_NO_DAY, "")))
+        for number in range(1, max(marks) + 1):
+            line.append(*(MARKS[marks[number]] if number in marks else (_NO_DAY, "")))
         yield line
 
 
