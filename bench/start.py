@@ -63,15 +63,22 @@ def ready_seconds() -> float:
         stderr=subprocess.DEVNULL,
     )
     try:
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
-                    return time.perf_counter() - began
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.005)
+        wait_until_ready(server, f"http://127.0.0.1:{port}/readyz")
+        return time.perf_counter() - began
     finally:
         server.terminate()
         server.wait()
+
+
+def wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
+    """Return at the first answer; raises SystemExit when the server has ended."""
+    while server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - our own address
+                return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.005)
+    raise SystemExit(f"the server ended with {server.returncode}")
 
 
 if __name__ == "__main__":
