@@ -41,9 +41,11 @@ class PrometheusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     token: str = ""
     # Sent as X-Scope-OrgID (Mimir, Cortex) and THANOS-TENANT; empty: none.
     tenant: str = ""
-    # The widest stretch one query covers; one that exceeds a limit of the server is halved.
+    # The widest stretch one query covers, rounded down to whole hours; one that exceeds a limit
+    # of the server is halved.
     window_seconds: Annotated[int, Meta(ge=3600, le=7 * 86_400)] = 86_400
-    # The narrowest; what cannot be answered for so short a stretch is a gap.
+    # The narrowest; what cannot be answered for so short a stretch is a gap. What is measured by
+    # hours is asked for no less than one.
     shortest_window_seconds: Annotated[int, Meta(ge=60, le=3600)] = 900
     # Older than this is not asked for, and is a gap.
     look_back_days: Annotated[int, Meta(ge=1, le=3660)] = 400

@@ -115,7 +115,6 @@ class UsageReading:
         if window.length_ms <= 0:
             return
         now_ms = self._now_ns // MILLISECOND_NS
-
         # What ended shortly before the range may still count in it.
         from_ms = max(0, window.start_ms - promql.REACH_MS)
 

@@ -414,6 +414,7 @@ async def test_check_of_own_queries(prometheus: Prometheus) -> None:
     assert says(found, Level.PROBLEM, "PROMETHEUS_CPU_QUERY: Prometheus refused the question")
     assert says(found, Level.OK, "PROMETHEUS_GPU_QUERY is asked as it is")
     assert says(found, Level.PROBLEM, "does not mention {{service}}")
+    assert says(found, Level.PROBLEM, "does not mention {{range}}")
 
 
 async def test_check_of_what_is_no_prometheus(prometheus: Prometheus) -> None:
