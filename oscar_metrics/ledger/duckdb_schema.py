@@ -46,17 +46,40 @@ COUNTRY_FROM_CODES = MappingProxyType(
 # was taken of that slot, NULL for one that was not. It tells no usage from nothing measured.
 MEASURED = 0
 
-# The checksum of a seal's rows, over ids and counts, so that forgetting a user leaves it as
-# it is: the first 16 digits of each row's MD5, all of them XORed. 0 for a seal without rows.
-CALLS_DIGEST = (
-    "coalesce(bit_xor(('0x' || left(md5(concat_ws('|', part, service_id, user_id, country_id,"
-    " country_from, kind, result, count)), 16))::UBIGINT), 0)"
+# The remainders that checksums are made of: by 2^31 - 1, so that products fit into 64 bits.
+_MODULUS = 2_147_483_647
+_MULTIPLIERS = (48_271, 1_226_874_159)
+
+
+def _checksum(*values: str) -> str:
+    """An aggregate over rows: two polynomials of a row's values side by side, all rows XORed.
+
+    Plain arithmetic, so that it is the same in every version of the engine, and a quarter
+    of the time MD5 takes. 0 for no rows at all.
+    """
+    halves = []
+    for multiplier in _MULTIPLIERS:
+        half = "7::BIGINT"
+        for value in values:
+            half = f"({half} * {multiplier} + {value}) % {_MODULUS}"
+        halves.append(half)
+    return f"coalesce(bit_xor((({halves[0]}) * 2147483648 + {halves[1]})::UBIGINT), 0)"
+
+
+def _whole(value: str) -> tuple[str, str, str]:
+    """A number of any size, or NULL, as values for `_checksum`."""
+    return (
+        f"({value} IS NULL)::INTEGER",
+        f"coalesce(abs({value}) // {_MODULUS}, 0)",
+        f"coalesce(abs({value}) % {_MODULUS}, 0)",
+    )
+
+
+# The checksum of a seal's rows, over ids and counts: forgetting a user leaves it as it is.
+CALLS_DIGEST = _checksum(
+    "part", "service_id", "user_id", "country_id", "country_from * 16 + kind * 4 + result", "count"
 )
-USAGE_DIGEST = (
-    "coalesce(bit_xor(('0x' || left(md5(concat_ws('|', slot, service_id,"
-    " coalesce(cpu_core_ns::VARCHAR, '-'), coalesce(gpu_core_ns::VARCHAR, '-'))),"
-    " 16))::UBIGINT), 0)"
-)
+USAGE_DIGEST = _checksum("slot", "service_id", *_whole("cpu_core_ns"), *_whole("gpu_core_ns"))
 
 _VERSION_1 = """
 CREATE TABLE ledger (
@@ -198,7 +221,8 @@ def _version(cursor: duckdb.DuckDBPyConnection) -> int:
     if not tables:
         return 0
     if "ledger" in tables:
-        row = cursor.execute("SELECT version FROM ledger").fetchone()
-        if row is not None and isinstance(row[0], int):
-            return row[0]
+        # All of it: a result that is not read to its end keeps a transaction open for good.
+        rows = cursor.execute("SELECT version FROM ledger").fetchall()
+        if len(rows) == 1 and isinstance(rows[0][0], int):
+            return int(rows[0][0])
     raise LedgerError("the file is a database of something else: name another file for the ledger")
