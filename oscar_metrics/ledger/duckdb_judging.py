@@ -10,6 +10,7 @@ A seal whose slots compaction has merged is compared at its own grain. One that 
 whole day cannot be told from one hour of it, and is never replaced.
 """
 
+# ruff: noqa: S608 - all that is put into SQL is named, or numbered, here
 from __future__ import annotations
 
 import duckdb
@@ -74,7 +75,7 @@ _GRAINS = f"""
     FROM temp.sealed_before AS b LEFT JOIN temp.staged_usage AS r ON slot // 4 = b.hour
     WHERE kind = {SEAL_KIND_CODES[SealKind.USAGE]} AND seal_id IS NOT NULL
     GROUP BY ALL
-"""  # noqa: S608 - a number of ours
+"""
 
 # Which of the two has measured more, and whether any value they both have differs.
 _USAGE = f"""
@@ -98,7 +99,7 @@ _USAGE = f"""
         GROUP BY ALL
     )
     GROUP BY n
-"""  # noqa: S608 - numbers of ours
+"""
 
 # Calls count first, then coverage; of usage coverage counts first, since it may go down.
 _VERDICTS = f"""
@@ -124,4 +125,4 @@ _VERDICTS = f"""
         WHEN otherwise THEN '{Verdict.REVISED}'
         ELSE '{Verdict.SAME}' END AS verdict
     FROM temp.sealed_before LEFT JOIN temp.compared USING (n)
-"""  # noqa: S608 - words and numbers of ours
+"""

@@ -1,5 +1,6 @@
 """Sums of calls and of usage over spans, from the coarsest rows that fit."""
 
+# ruff: noqa: S608 - all that is put into SQL is named, or numbered, here
 from __future__ import annotations
 
 from collections import Counter
@@ -83,7 +84,7 @@ def usage_sums(
             FROM ({rows}) GROUP BY ALL
         ) LEFT JOIN services ON id = service_id
         ORDER BY period, namespace, name
-        """  # noqa: S608 - SQL of ours
+        """
     ).fetchall()
     seconds: dict[int, list[dict[ServiceKey, float] | None]] = {}
     for period, service_id, _, _, cpu_ns, gpu_ns in found:
@@ -127,7 +128,7 @@ class _Rows:
             if as_of_ns is not None
             else "superseded_at_ns IS NULL"
         )
-        self._seals = f"seal_id IN (SELECT id FROM seals WHERE kind = {self._kind} AND {known})"  # noqa: S608 - SQL of ours
+        self._seals = f"seal_id IN (SELECT id FROM seals WHERE kind = {self._kind} AND {known})"
         self._service = ""
         if service is not None:
             named = cursor.execute("SELECT id FROM services WHERE name = ?", [service]).fetchall()
@@ -171,7 +172,7 @@ class _Rows:
         if len(runs) <= _RUNS_MAX:
             periods = dict.fromkeys(run.period for run in runs)
             return [
-                f"SELECT {period}::INTEGER AS period, {columns} FROM {table}"  # noqa: S608 - SQL of ours
+                f"SELECT {period}::INTEGER AS period, {columns} FROM {table}"
                 f" WHERE ({_within(number, [run for run in runs if run.period == period])})"
                 f"{condition}"
                 for period in periods
@@ -179,7 +180,7 @@ class _Rows:
         self._make_runs(f"read_{table}", runs)
         return [
             (
-                f"SELECT period, {columns} FROM {table} JOIN temp.read_{table} ON {number} = one"  # noqa: S608 - SQL of ours
+                f"SELECT period, {columns} FROM {table} JOIN temp.read_{table} ON {number} = one"
                 f" WHERE {_within(number, [Run(runs[0].first, runs[-1].stop, 0)])}{condition}"
             )
         ]
@@ -244,7 +245,7 @@ def _sums_by(
         SELECT {fields} sum(calls)::BIGINT
         FROM (SELECT {numbers} sum(count) AS calls FROM ({rows}) GROUP BY ALL)
         {joins} GROUP BY ALL HAVING sum(calls) > 0 LIMIT {rows_max + 1}
-        """  # noqa: S608 - SQL of ours
+        """
     ).fetchall()
     if len(found) > rows_max:
         raise TooManyRows(

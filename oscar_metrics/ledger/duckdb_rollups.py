@@ -5,6 +5,7 @@ off in the same transaction; `roll_up` makes those that are due, days whose ever
 sealed and months whose every day stands.
 """
 
+# ruff: noqa: S608 - all that is put into SQL is named, or numbered, here
 from __future__ import annotations
 
 import duckdb
@@ -53,18 +54,18 @@ def unroll(cursor: duckdb.DuckDBPyConnection, days: str) -> None:
               UNION ALL
               SELECT seal_kind, true, {_MONTH} FROM ({days}) AS d (seal_kind, day))
         JOIN rollups USING (seal_kind, months, number)
-        """  # noqa: S608 - SQL of ours
+        """
     )
     ((any_struck,),) = cursor.execute("SELECT count(*) > 0 FROM temp.struck").fetchall()
     if any_struck:
         for months, unit in ((False, "day"), (True, "month")):
             struck = f"temp.struck WHERE months = {months}"
             cursor.execute(
-                f"DELETE FROM call_{unit}s WHERE (seal_kind, {unit}) IN"  # noqa: S608 - names of ours
+                f"DELETE FROM call_{unit}s WHERE (seal_kind, {unit}) IN"
                 f" (SELECT (seal_kind, number) FROM {struck})"
             )
             cursor.execute(
-                f"DELETE FROM usage_{unit}s WHERE {unit} IN"  # noqa: S608 - names of ours
+                f"DELETE FROM usage_{unit}s WHERE {unit} IN"
                 f" (SELECT number FROM {struck} AND seal_kind = {_USAGE})"
             )
         cursor.execute(
@@ -108,7 +109,7 @@ def _due(cursor: duckdb.DuckDBPyConnection) -> list[tuple[int, bool, int]]:
         ANTI JOIN rollups AS r
         ON r.seal_kind = d.kind AND r.months = d.months AND r.number = d.number
         ORDER BY months, number, kind
-        """  # noqa: S608 - SQL of ours
+        """
     ).fetchall()
 
 

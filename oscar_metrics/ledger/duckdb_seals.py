@@ -1,5 +1,6 @@
 """What the ledger says of its seals: heads, stretches and gaps, inventories, restatements."""
 
+# ruff: noqa: S608 - all that is put into SQL is named, or numbered, here
 from __future__ import annotations
 
 from collections.abc import Collection
@@ -97,11 +98,11 @@ def sealed(
         GROUP BY island, quarters, origin, method, doubts, measures, notes,
                  final, whole
         ORDER BY 1
-        """,  # noqa: S608 - SQL of ours
+        """,
         parameters,
     ).fetchall()
     gaps = cursor.execute(
-        f"SELECT gaps FROM seals WHERE {touching} AND missing_ns > 0 ORDER BY hour",  # noqa: S608 - SQL of ours
+        f"SELECT gaps FROM seals WHERE {touching} AND missing_ns > 0 ORDER BY hour",
         parameters,
     ).fetchall()
     return Sealed(
@@ -158,7 +159,7 @@ def restated(
         FROM pairs LEFT JOIN cpu AS was_cpu ON was_cpu.seal_id = was_id
         LEFT JOIN cpu AS now_cpu ON now_cpu.seal_id = now_id
         ORDER BY hour, kind
-        """,  # noqa: S608 - numbers of ours
+        """,
         {"since_ns": since_ns, "most": most, **_hours(span)},
     ).fetchall()
     return [
