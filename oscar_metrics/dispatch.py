@@ -29,7 +29,7 @@ from oscar_metrics.tables import Report
 from oscar_metrics.telemetry import Telemetry
 
 # Whoever holds the file may be a server that is starting or stopping, or a short command.
-_TRIES = 10
+_TRIES = 6
 _BETWEEN_TRIES_SECONDS = 0.5
 
 

@@ -18,7 +18,7 @@ from oscar_metrics.ledger.store import LedgerStore
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 # Another command may have had the file for a moment, or a full disk may have got room.
-_TRY_AGAIN_SECONDS = 10
+_TRY_AGAIN_SECONDS = 5
 
 
 @asynccontextmanager

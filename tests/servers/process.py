@@ -131,6 +131,14 @@ class Process:
             running.kill()
             running.wait()
 
+    def kill(self) -> None:
+        """End the process outright, as a power cut would."""
+        if self._running is None:
+            return
+        running, self._running = self._running, None
+        running.kill()
+        running.wait()
+
     def _log_tail(self) -> str:
         text = self.log_path.read_bytes()[-_LOG_TAIL_BYTES:]
         return text.decode(errors="replace")
