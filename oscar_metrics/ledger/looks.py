@@ -26,7 +26,7 @@ TOGETHER = (
 # One question is for a UTC day at most.
 HOURS_MOST = 24
 # Past the last look, hours that may yet be made whole are tried at waits of up to this.
-LONGEST_WAIT_NS = 30 * DAY_NS
+_LONGEST_WAIT_NS = 30 * DAY_NS
 # Failures of an hour in a row before it is sealed as missing: some two and a half hours.
 _TRIES = 6
 # A source without a line for so long had none before.
@@ -115,7 +115,7 @@ class Looks:
         wait_ns = self.wait_ns(looks)
         if regular_ns is not None:
             return min(now_ns + wait_ns, regular_ns)
-        return now_ns + wait_ns if wait_ns <= LONGEST_WAIT_NS else None
+        return now_ns + wait_ns if wait_ns <= _LONGEST_WAIT_NS else None
 
     def wait_ns(self, tries: int) -> int:
         """How long to wait after so many tries: doubled by each."""

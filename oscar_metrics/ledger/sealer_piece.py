@@ -9,14 +9,16 @@ import structlog
 
 from oscar_metrics.ledger.candidates import FAILING, GONE, hours_of, why_missing
 from oscar_metrics.ledger.expiry import Reach
-from oscar_metrics.ledger.looks import HOURS_MOST, LONGEST_WAIT_NS, Known, Looks, Rank, Try, Work
+from oscar_metrics.ledger.looks import HOURS_MOST, Known, Looks, Rank, Try, Work
 from oscar_metrics.ledger.seals import Candidate, Judged, SealHead, SealKind, Verdict
 from oscar_metrics.outcome import GapReason
-from oscar_metrics.timerange import HOUR_NS, format_instant
+from oscar_metrics.timerange import DAY_NS, HOUR_NS, format_instant
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 # However often something failed, it is tried again within the hour.
 _LONGEST_PAUSE_NS = HOUR_NS
+# What no source keeps hardly ever comes back.
+_GONE_WAIT_NS = DAY_NS
 _TOLD_IN_TWO_WAYS = 20
 
 
@@ -76,7 +78,7 @@ class KindState:
             if hour in failed:
                 self.tries[hour] = _once_more(self.tries.get(hour), looks, now_ns)
             elif hour in gone:
-                self.tries[hour] = Try(count=1, not_before_ns=now_ns + LONGEST_WAIT_NS)
+                self.tries[hour] = Try(count=1, not_before_ns=now_ns + _GONE_WAIT_NS)
             elif hour not in again:
                 self.tries.pop(hour, None)
         if again:
@@ -90,7 +92,7 @@ class KindState:
 
     def forget_waits_beyond(self, now_ns: int) -> None:
         """Try again whatever waits for longer than anything does: the clock went back."""
-        last_ns = now_ns + LONGEST_WAIT_NS
+        last_ns = now_ns + _GONE_WAIT_NS
         self.tries = {h: t for h, t in self.tries.items() if t.not_before_ns <= last_ns}
         if self._holes is not None and self._holes.not_before_ns > now_ns + _LONGEST_PAUSE_NS:
             self._holes = None
