@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from oscar_metrics.cli_terminal import (
     print_json,
     progress_shown,
     settings_of,
+    spinning,
 )
 from oscar_metrics.command_requests import (
     Backfill,
@@ -34,7 +36,7 @@ from oscar_metrics.findings import Level
 from oscar_metrics.ledger.backfill import Backfilled
 from oscar_metrics.ledger.importing import ImportReport
 from oscar_metrics.ledger.seals import Judged, SealKind, Verdict
-from oscar_metrics.ledger.store import ExportForm
+from oscar_metrics.ledger.store import ExportForm, Progress
 from oscar_metrics.tables import findings_table
 from oscar_metrics.timerange import HOUR_NS, format_instant
 
@@ -139,7 +141,9 @@ def _add_range(parser: argparse.ArgumentParser, first: str) -> None:
 
 
 def _backfill(options: argparse.Namespace) -> int:
-    done: Backfilled = _done(options, Backfill(start=options.start, end=options.end), "sealing")
+    done: Backfilled = _done(
+        options, Backfill(start=options.start, end=options.end), progress_shown("sealing")
+    )
     if options.json:
         print_json(done)
     else:
@@ -157,7 +161,7 @@ def _import(options: argparse.Namespace) -> int:
         if not file.is_file():
             raise BadRequest(f"{file} is no file")
     request = ImportFiles(files=tuple(str(file.absolute()) for file in options.files))
-    report: ImportReport = _done(options, request, "reading")
+    report: ImportReport = _done(options, request, progress_shown("reading"))
     if options.json:
         print_json(report)
     else:
@@ -195,7 +199,7 @@ def _said_of(report: ImportReport) -> Iterator[str]:
 
 
 def _show(options: argparse.Namespace) -> int:
-    coverage = _done(options, Show(start=options.start, end=options.end), "looking")
+    coverage = _done(options, Show(start=options.start, end=options.end), spinning("looking"))
     if options.json:
         print_json(coverage)
     else:
@@ -208,7 +212,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    findings = _done(options, Verify(), "reading")
+    findings = _done(options, Verify(), progress_shown("reading"))
     if options.json:
         print_json(findings)
     else:
@@ -219,7 +223,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     request = Export(folder=str(options.folder.absolute()), form=ExportForm(options.format))
-    for path in _done(options, request, "writing"):
+    for path in _done(options, request, progress_shown("writing")):
         print(path)
     return EXIT_OK
 
@@ -230,7 +234,7 @@ def _forget(options: argparse.Namespace) -> int:
         raise BadRequest("a user is required")
     if not options.yes and not _meant(options.user):
         return complain("nobody was forgotten", EXIT_FAILED)
-    pseudonym = _done(options, Forget(user=options.user), "forgetting")
+    pseudonym = _done(options, Forget(user=options.user), spinning("forgetting"))
     if pseudonym is None:
         return complain(f"the ledger does not know {options.user!r}", EXIT_FAILED)
     print(f"{options.user} is {pseudonym} from now on")
@@ -246,10 +250,14 @@ def _meant(user: str) -> bool:
     return answer.strip().lower() in {"y", "yes"}
 
 
-def _done(options: argparse.Namespace, request: LedgerRequest, doing: str) -> Any:
+def _done(
+    options: argparse.Namespace,
+    request: LedgerRequest,
+    showing: AbstractContextManager[Progress],
+) -> Any:
     # Imported here: --help needs no engine.
     from oscar_metrics.dispatch import perform  # noqa: PLC0415
 
     settings = settings_of(options)
-    with progress_shown(doing) as progress:
+    with showing as progress:
         return asyncio.run(perform(settings, request, progress))

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.status import Status
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from oscar_metrics.ledger.store import Progress as ToldProgress
 from oscar_metrics.settings import Settings, load
@@ -54,9 +53,11 @@ def complain(text: str, code: int) -> int:
     return code
 
 
-def spinning(doing: str) -> Status:
-    """A spinner on a terminal, and nothing elsewhere, while a block runs."""
-    return Console(stderr=True).status(f"{doing} ...")
+@contextmanager
+def spinning(doing: str) -> Iterator[ToldProgress]:
+    """A spinner on a terminal, for work that does not say how far it is, or not for long."""
+    with Console(stderr=True).status(f"{doing} ..."):
+        yield _unheard
 
 
 @contextmanager
@@ -68,7 +69,7 @@ def progress_shown(doing: str) -> Iterator[ToldProgress]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     with Progress(
         *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
     ) as bars:
@@ -91,3 +92,7 @@ class _Lines:
         if now - self._last >= _LINE_EVERY_SECONDS:
             self._last = now
             print(f"{doing}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+
+
+def _unheard(done: int, total: int, doing: str) -> None:
+    """Pass over how far work is."""
