@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
@@ -32,6 +32,7 @@ from oscar_metrics.facts import (
 from oscar_metrics.findings import Finding
 from oscar_metrics.handlers.routes import build_app
 from oscar_metrics.ledger.holder import LedgerHolder
+from oscar_metrics.ledger.sealer_status import LedgerStatus
 from oscar_metrics.outcome import Ok, Outcome, Unavailable, with_facts
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
@@ -243,11 +244,20 @@ def aggregator(
 
 @contextmanager
 def serving(
-    answering: Aggregator, telemetry: Telemetry, *, admin: bool = True
+    answering: Aggregator,
+    telemetry: Telemetry,
+    *,
+    admin: bool = True,
+    ledger_status: Callable[[], LedgerStatus] | None = None,
 ) -> Iterator[httpx.Client]:
     """A client of a server that runs in a thread of its own until the block ends."""
     app = build_app(
-        answering, username=USERNAME, password=PASSWORD, telemetry=telemetry, version="0.1.0"
+        answering,
+        username=USERNAME,
+        password=PASSWORD,
+        telemetry=telemetry,
+        version="0.1.0",
+        ledger_status=ledger_status,
     )
     config = uvicorn.Config(
         app,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import httpx
+import msgspec
 import pytest
 
+from oscar_metrics.ledger.sealer_status import ExpiringStatus, KindStatus, LedgerStatus
+from oscar_metrics.ledger.seals import SealKind
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.serving import USERNAME, WHOLE, aggregator, serving
 
@@ -31,6 +34,49 @@ def test_only_the_administrator_sees_what_sources_said(nothing: httpx.Client) ->
         assert nothing.get("/readyz", auth=auth).json() == {"status": "ready"}
     bearer = nothing.get("/readyz", auth=None, headers={"Authorization": "Bearer x"})
     assert (bearer.status_code, bearer.json()) == (200, {"status": "ready"})
+
+
+SEALED = LedgerStatus(
+    usable=True,
+    kinds={
+        SealKind.USAGE: KindStatus(
+            sealed_up_to="2026-05-01T11:00:00Z",
+            lag_seconds=3600,
+            unsealed_hours=3,
+            provisional_hours=24,
+            partial_hours=1,
+            expiring=ExpiringStatus(
+                hours=2,
+                start="2026-04-16T12:00:00Z",
+                end="2026-04-16T14:00:00Z",
+                seconds_left=900,
+            ),
+            last_error="Prometheus could not be reached",
+        )
+    },
+)
+BROKEN = LedgerStatus(usable=False, problems=("the disk of the ledger is full: free some space",))
+
+
+@pytest.mark.parametrize("status", [SEALED, BROKEN], ids=["sealed", "broken"])
+def test_the_administrator_sees_how_far_the_ledger_is_and_a_broken_one_is_ready(
+    status: LedgerStatus,
+) -> None:
+    telemetry = Telemetry()
+    answering = aggregator(WHOLE, telemetry)
+    with serving(answering, telemetry, ledger_status=lambda: status) as client:
+        detail = client.get("/readyz")
+        assert detail.status_code == 200
+        assert msgspec.convert(detail.json()["ledger"], LedgerStatus) == status
+        stranger = client.get("/readyz", auth=httpx.BasicAuth("", ""))
+        assert (stranger.status_code, stranger.json()) == (200, {"status": "ready"})
+        shown = client.get("/metrics").text
+        assert f"\noscar_metrics_ledger_usable {float(status.usable)}\n" in shown
+
+
+def test_without_a_ledger_nothing_is_said_of_one(nothing: httpx.Client) -> None:
+    assert "ledger" not in nothing.get("/readyz").json()
+    assert "oscar_metrics_ledger" not in nothing.get("/metrics").text
 
 
 def samples(text: str, metric: str) -> dict[str, float]:
