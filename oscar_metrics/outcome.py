@@ -18,6 +18,9 @@ F = TypeVar("F")
 
 # A list of gaps is for people: past this many, neighbours are merged under one reason.
 MAX_GAPS = 200
+# The remark of a source that was asked so soon that it may yet say more. Of a sealed hour
+# it is not kept: that the hour is not final says it, and once it is, it is untrue.
+MAY_GROW = "lines that reach Loki late can stay invisible for some hours"
 
 
 class GapReason(StrEnum):

@@ -12,6 +12,7 @@ from typing import Any
 from oscar_metrics.facts import Inventory, SlottedLog, SlotUsage
 from oscar_metrics.ledger.seals import Candidate, SealKind
 from oscar_metrics.outcome import (
+    MAY_GROW,
     Gap,
     GapReason,
     Outcome,
@@ -41,6 +42,8 @@ def of_calls(kind: SealKind, outcome: Outcome[SlottedLog], asked: Span) -> list[
             by_hour[part.slot // _SLOTS][part] = log
     said = _Said(outcome, asked)
     doubts = tuple(doubt for doubt in said.doubts if not is_about_lines(doubt))
+    # A remark that counts files or lines is about the question, and of no one hour.
+    notes = tuple(note for note in said.notes if not any(map(str.isdigit, note)))
     return [
         Candidate(
             kind=kind,
@@ -48,7 +51,7 @@ def of_calls(kind: SealKind, outcome: Outcome[SlottedLog], asked: Span) -> list[
             origin=outcome.origin,
             gaps=said.gaps(hour),
             doubts=doubts,
-            notes=said.notes,
+            notes=notes,
             calls=calls,
         )
         for hour, calls in by_hour.items()
@@ -118,7 +121,7 @@ class _Said:
 
     def __init__(self, outcome: Outcome[Any], asked: Span) -> None:
         self.doubts, remarks = doubts_and_remarks(outcome)
-        self.notes = tuple(note for note in remarks if not _reason_in([note]))
+        self.notes = tuple(note for note in remarks if note != MAY_GROW and not _reason_in([note]))
         gaps: Iterable[Gap] = ()
         if isinstance(outcome, Unavailable):
             gaps = [*outcome.gaps, *_rest(outcome, asked)]

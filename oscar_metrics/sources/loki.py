@@ -9,7 +9,7 @@ from typing import TypeVar
 from oscar_metrics.errors import Reason, SettingsError, UpstreamError
 from oscar_metrics.facts import CallLog, LogStream, ServiceCount, SlottedLog
 from oscar_metrics.findings import Finding
-from oscar_metrics.outcome import Outcome, Unavailable, join_gaps, not_understood, settle
+from oscar_metrics.outcome import MAY_GROW, Outcome, Unavailable, join_gaps, not_understood, settle
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.logql import (
     EXPOSED_QUERY,
@@ -34,7 +34,6 @@ F = TypeVar("F")
 _LIMITS_AGE_NS = 600 * SECOND_NS
 # Services remembered as better paged than counted by Loki.
 _REFUSED_MOST = 1000
-_MAY_GROW = "lines that reach Loki late can stay invisible for some hours"
 
 
 class LokiLogs:
@@ -216,7 +215,7 @@ class LokiLogs:
             now_ns=now_ns,
             gaps=survey.gaps,
             doubts=[*failures(survey.reasons), *not_understood(*lines)],
-            notes=[_MAY_GROW] if survey.may_grow else [],
+            notes=[MAY_GROW] if survey.may_grow else [],
         )
 
 

@@ -24,6 +24,7 @@ from oscar_metrics.facts import (
 from oscar_metrics.ledger.candidates import of_calls, of_inventory, of_usage, why_missing
 from oscar_metrics.ledger.seals import SealKind
 from oscar_metrics.outcome import (
+    MAY_GROW,
     Gap,
     GapReason,
     Measure,
@@ -61,7 +62,7 @@ def test_parts_go_to_the_hours_they_are_of() -> None:
         SlotPart(FIRST * 4 + 4, first=True): log(2),
         SlotPart(FIRST * 4 + 4, first=False): log(3),
     }
-    outcome = Ok(facts=parts, origin="loki", notes=("a remark",))
+    outcome = Ok(facts=parts, origin="loki", notes=("a remark", MAY_GROW, "9 of 9 files"))
     first, second, third = of_calls(SealKind.EXECUTIONS, outcome, hours(3))
     assert [c.hour for c in (first, second, third)] == [FIRST, FIRST + 1, FIRST + 2]
     assert first.calls == {SlotPart(FIRST * 4 + 3, first=False): log(1)}
