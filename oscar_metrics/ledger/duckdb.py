@@ -17,7 +17,7 @@ from oscar_metrics.ledger import (
     duckdb_seals,
     duckdb_verifying,
 )
-from oscar_metrics.ledger.duckdb_sealing import DuckImport
+from oscar_metrics.ledger.duckdb_importing import DuckImport
 from oscar_metrics.ledger.duckdb_threads import Threads
 from oscar_metrics.ledger.seals import Candidate, Judged, Restated, Sealed, SealHead, SealKind
 from oscar_metrics.ledger.store import ExportForm, Progress

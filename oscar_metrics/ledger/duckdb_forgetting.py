@@ -48,22 +48,24 @@ def forget(cursor: duckdb.DuckDBPyConnection, user: str) -> str | None:
     if not user or (not known and named is None and not inventories):
         return None
     pseudonym = known.get(user) or _new_pseudonym(cursor)
+    for table in ("users", "inventories"):
+        cursor.execute(f"CREATE OR REPLACE TEMP TABLE {table}_anew AS FROM {table}")
     if not known:
         user_id = named
         if user_id is None:
             user_id = cursor.execute("SELECT coalesce(max(id), 0) + 1 FROM users").fetchall()[0][0]
-            cursor.execute("INSERT INTO users VALUES (?, ?)", [user_id, pseudonym])
-        cursor.execute("UPDATE users SET name = ? WHERE id = ?", [pseudonym, user_id])
+            cursor.execute("INSERT INTO users_anew VALUES (?, ?)", [user_id, pseudonym])
+        cursor.execute("UPDATE users_anew SET name = ? WHERE id = ?", [pseudonym, user_id])
         digest = _digest(_salt(cursor), user)
         cursor.execute("INSERT INTO forgotten (digest, user_id) VALUES (?, ?)", [digest, user_id])
     for inventory_id, inventory in inventories.items():
         facts = msgspec.json.encode(pseudonymous(inventory, {user: pseudonym}))
         cursor.execute(
-            "UPDATE inventories SET facts = $2, digest = md5($2) WHERE id = $1",
+            "UPDATE inventories_anew SET facts = $2, digest = md5($2) WHERE id = $1",
             [inventory_id, facts.decode()],
         )
     for table in ("users", "inventories"):
-        _write_anew(cursor, table)
+        _replace(cursor, table)
     return pseudonym
 
 
@@ -155,14 +157,19 @@ def _inventories_naming(cursor: duckdb.DuckDBPyConnection, user: str) -> dict[in
     return {row_id: found for row_id, found in inventories.items() if user in named_in(found)}
 
 
-def _write_anew(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
+def _replace(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Put a temporary table in a table's place.
+
+    It is neither changed nor renamed: the engine (1.5) cannot open a file after a crash
+    where its log renames a table that was changed in the same transaction.
+    """
     ((definition,),) = cursor.execute(
         "SELECT sql FROM duckdb_tables() WHERE table_name = ? AND NOT temporary", [table]
     ).fetchall()
-    cursor.execute(f"ALTER TABLE {table} RENAME TO replaced")
+    cursor.execute(f"DROP TABLE {table}")
     cursor.execute(definition)
-    cursor.execute(f"INSERT INTO {table} FROM replaced")
-    cursor.execute("DROP TABLE replaced")
+    cursor.execute(f"INSERT INTO {table} FROM temp.{table}_anew ORDER BY id")
+    cursor.execute(f"DROP TABLE temp.{table}_anew")
 
 
 def _new_pseudonym(cursor: duckdb.DuckDBPyConnection) -> str:

@@ -18,6 +18,8 @@ import duckdb
 from oscar_metrics.ledger.duckdb_schema import MEASURED, SEAL_KIND_CODES
 from oscar_metrics.ledger.seals import SealKind, Verdict
 
+# Executions and exposed requests have the codes before it.
+_USAGE_KIND = SEAL_KIND_CODES[SealKind.USAGE]
 # Two usages differ when they are further apart than this; sources round.
 _USAGE_ALIKE_NS = 1_000_000
 
@@ -38,11 +40,26 @@ def judge(cursor: duckdb.DuckDBPyConnection, *, now_ns: int) -> None:
         ) AS s ON s.kind = c.kind AND s.covers = c.hour
         """
     )
-    cursor.execute(_GRAINS)
-    cursor.execute(f"CREATE OR REPLACE TEMP TABLE compared AS {_CALLS} UNION ALL {_USAGE}")
+    ((calls, usage),) = cursor.execute(
+        f"""
+        SELECT coalesce(bool_or(kind < {_USAGE_KIND}), false),
+               coalesce(bool_or(kind = {_USAGE_KIND}), false)
+        FROM temp.sealed_before WHERE seal_id IS NOT NULL
+        """
+    ).fetchall()
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE compared"
+        " (n INTEGER, more BOOLEAN, fewer BOOLEAN, otherwise BOOLEAN)"
+    )
+    if calls:
+        cursor.execute(f"INSERT INTO temp.compared {_CALLS}")
+    if usage:
+        cursor.execute(_GRAINS)
+        cursor.execute(f"INSERT INTO temp.compared {_USAGE}")
+        cursor.execute("DROP TABLE temp.grains")
     cursor.execute(_VERDICTS, {"now_ns": now_ns})
-    for table in ("compared", "grains", "sealed_before"):
-        cursor.execute(f"DROP TABLE temp.{table}")
+    cursor.execute("DROP TABLE temp.compared")
+    cursor.execute("DROP TABLE temp.sealed_before")
 
 
 # Which of the two has more calls of any key. Country is no part of the key: it is fixed
@@ -73,7 +90,7 @@ _GRAINS = f"""
     CREATE OR REPLACE TEMP TABLE grains AS
     SELECT n, b.hour, seal_id, max(greatest(b.quarters, r.quarters)) AS grain
     FROM temp.sealed_before AS b LEFT JOIN temp.staged_usage AS r ON slot // 4 = b.hour
-    WHERE kind = {SEAL_KIND_CODES[SealKind.USAGE]} AND seal_id IS NOT NULL
+    WHERE kind = {_USAGE_KIND} AND seal_id IS NOT NULL
     GROUP BY ALL
 """
 
@@ -107,13 +124,13 @@ _VERDICTS = f"""
     SELECT n, seal_id, hours, revision, sealed_lines_seen, CASE
         WHEN seal_id IS NULL THEN '{Verdict.SEALED}'
         WHEN sealed_at_ns > $now_ns THEN '{Verdict.REFUSED}'
-        WHEN hours > 1 AND kind = {SEAL_KIND_CODES[SealKind.USAGE]} THEN '{Verdict.KEPT}'
+        WHEN hours > 1 AND kind = {_USAGE_KIND} THEN '{Verdict.KEPT}'
         WHEN hours > 1 AND more THEN '{Verdict.AMBIGUOUS}'
         WHEN hours > 1 THEN '{Verdict.KEPT}'
         WHEN inventory_id <> sealed_inventory_id THEN '{Verdict.REVISED}'
-        WHEN kind = {SEAL_KIND_CODES[SealKind.USAGE]} AND missing_ns < sealed_missing_ns
+        WHEN kind = {_USAGE_KIND} AND missing_ns < sealed_missing_ns
             THEN '{Verdict.REVISED}'
-        WHEN kind = {SEAL_KIND_CODES[SealKind.USAGE]} AND missing_ns > sealed_missing_ns
+        WHEN kind = {_USAGE_KIND} AND missing_ns > sealed_missing_ns
             THEN '{Verdict.KEPT}'
         WHEN more AND fewer THEN '{Verdict.AMBIGUOUS}'
         WHEN more THEN '{Verdict.REVISED}'

@@ -1,5 +1,6 @@
 """Seals candidates, and imports: judged and written set by set, one hour or a whole archive."""
 
+# ruff: noqa: S608 - all that is put into SQL is named, or numbered, here
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -8,25 +9,26 @@ from pathlib import Path
 import duckdb
 import msgspec
 
-from oscar_metrics.facts import Inventory, LogStream, SlottedLog
+from oscar_metrics.facts import Inventory
 from oscar_metrics.ledger.duckdb_forgetting import named_in, pseudonymous, pseudonyms
 from oscar_metrics.ledger.duckdb_judging import judge
+from oscar_metrics.ledger.duckdb_names import hexadecimal
 from oscar_metrics.ledger.duckdb_rollups import unroll
 from oscar_metrics.ledger.duckdb_rows import (
     STAGED_CALLS,
     STAGED_USAGE,
-    hexadecimal,
-    load,
     stage_calls,
     stage_usage,
 )
 from oscar_metrics.ledger.duckdb_schema import CALLS_DIGEST, SEAL_KIND_CODES, USAGE_DIGEST
-from oscar_metrics.ledger.duckdb_threads import Threads
-from oscar_metrics.ledger.seals import KIND_OF, Candidate, Judged, SealKind, Verdict
+from oscar_metrics.ledger.seals import Candidate, Judged, SealKind, Verdict
 from oscar_metrics.outcome import Gap
-from oscar_metrics.timerange import HOUR_NS, SLOT_NS, merge
+from oscar_metrics.timerange import merge
 
-_SLOTS = HOUR_NS // SLOT_NS
+_USAGE = SEAL_KIND_CODES[SealKind.USAGE]
+
+# How many lines of an hour were seen, and how many understood.
+Lines = dict[tuple[SealKind, int], tuple[int, int]]
 
 
 def seal(
@@ -48,60 +50,14 @@ def seal(
         )
         for c in candidates
     }
-    return _seal(cursor, rows_file, candidates, lines, now_ns=now_ns)
+    return seal_staged(cursor, rows_file, candidates, lines, now_ns=now_ns)
 
 
-class DuckImport:
-    """Calls added up in temporary tables of the writing thread, until they are sealed."""
-
-    def __init__(self, threads: Threads, rows_file: Path) -> None:
-        self._threads = threads
-        self._rows_file = rows_file
-        self._lines: dict[tuple[SealKind, int], tuple[int, int]] = {}
-        self._begun = False
-
-    async def add(self, stream: LogStream, parts: SlottedLog) -> None:
-        """Add calls; what was added of the same part before is added to."""
-        await self._threads.write(lambda cursor: self._add(cursor, KIND_OF[stream], parts))
-        for part, log in parts.items():
-            hour = KIND_OF[stream], part.slot // _SLOTS
-            seen, understood = self._lines.get(hour, (0, 0))
-            self._lines[hour] = (seen + log.lines_seen, understood + log.lines_understood)
-
-    async def seal(self, candidates: Iterable[Candidate], *, now_ns: int) -> list[Judged]:
-        """Judge and seal the hours, whose `calls` are empty: theirs are those added."""
-        listed = list(candidates)
-        return await self._threads.write(lambda cursor: self._seal(cursor, listed, now_ns))
-
-    def _add(self, cursor: duckdb.DuckDBPyConnection, kind: SealKind, parts: SlottedLog) -> None:
-        if not self._begun:
-            cursor.execute(f"CREATE OR REPLACE TEMP TABLE imported ({STAGED_CALLS})")
-            self._begun = True
-        stage_calls(cursor, self._rows_file, "imported", [(kind, parts)])
-
-    def _seal(
-        self, cursor: duckdb.DuckDBPyConnection, candidates: Sequence[Candidate], now_ns: int
-    ) -> list[Judged]:
-        cursor.execute(f"CREATE OR REPLACE TEMP TABLE staged_calls ({STAGED_CALLS})")
-        if self._begun:
-            hours = [(SEAL_KIND_CODES[c.kind], c.hour) for c in candidates]
-            load(cursor, self._rows_file, "asked", "seal_kind UTINYINT, hour INTEGER", hours)
-            cursor.execute(
-                """
-                INSERT INTO temp.staged_calls
-                SELECT * REPLACE (sum(count)::INTEGER AS count) FROM temp.imported AS i
-                SEMI JOIN temp.asked AS a ON i.seal_kind = a.seal_kind AND part // 8 = hour
-                GROUP BY ALL
-                """
-            )
-        return _seal(cursor, self._rows_file, candidates, self._lines, now_ns=now_ns)
-
-
-def _seal(
+def seal_staged(
     cursor: duckdb.DuckDBPyConnection,
     rows_file: Path,
     candidates: Sequence[Candidate],
-    lines: dict[tuple[SealKind, int], tuple[int, int]],
+    lines: Lines,
     *,
     now_ns: int,
 ) -> list[Judged]:
@@ -145,7 +101,7 @@ _TEXTS = ("origin", "method", "doubts", "measures", "notes", "gaps")
 def _stage_candidates(
     cursor: duckdb.DuckDBPyConnection,
     candidates: Sequence[Candidate],
-    lines: dict[tuple[SealKind, int], tuple[int, int]],
+    lines: Lines,
 ) -> None:
     """Make the temporary table `candidates`."""
     encode = msgspec.json.encode
@@ -189,7 +145,7 @@ def _stage_candidates(
         f"decode(unhex(fields[{i}])) AS {name}" for i, name in enumerate(_TEXTS, len(names) + 1)
     ]
     cursor.execute(
-        f"CREATE OR REPLACE TEMP TABLE candidates AS"  # noqa: S608 - names of ours
+        f"CREATE OR REPLACE TEMP TABLE candidates AS"
         f" SELECT {', '.join(parts)}, doubts <> '[]' AS doubtful"
         " FROM (SELECT string_split(unnest(string_split(?, ';')), ',') AS fields) LIMIT ?",
         [";".join(rows), len(rows)],
@@ -238,54 +194,61 @@ def _write(cursor: duckdb.DuckDBPyConnection, now_ns: int) -> None:
                coalesce(revision, 0) + 1 AS new_revision
         FROM temp.candidates AS c JOIN temp.judged USING (n)
         WHERE verdict IN ('{Verdict.SEALED}', '{Verdict.REVISED}')
-        """  # noqa: S608 - words of ours
-    )
-    unroll(cursor, "SELECT kind, hour // 24 FROM temp.accepted")
-    cursor.execute(
-        "UPDATE seals SET superseded_at_ns = ? WHERE id IN (SELECT before FROM temp.accepted)",
-        [now_ns],
-    )
-    first = cursor.execute("SELECT min(new_id) FROM temp.accepted").fetchall()[0][0]
-    cursor.execute(
-        """
-        INSERT INTO calls
-        SELECT new_id, part, service_id, user_id, country_id, country_from, r.kind, result, count
-        FROM temp.staged_calls AS r JOIN temp.accepted AS a
-        ON r.seal_kind = a.kind AND r.part // 8 = a.hour
-        ORDER BY new_id, part, service_id, user_id
         """
     )
-    cursor.execute(
-        f"""
-        INSERT INTO usage
-        SELECT new_id, slot, service_id, cpu_core_ns, gpu_core_ns
-        FROM temp.staged_usage JOIN temp.accepted AS a
-        ON a.kind = {SEAL_KIND_CODES[SealKind.USAGE]} AND slot // 4 = a.hour
-        ORDER BY new_id, slot, service_id
-        """  # noqa: S608 - a number of ours
-    )
-    cursor.execute(
-        f"""
-        INSERT INTO seals BY NAME
-        SELECT new_id AS id, kind, hour, 1 AS hours, quarters, new_revision AS revision,
-               $now_ns AS sealed_at_ns, NULL AS superseded_at_ns, looks, next_look_ns, origin,
-               method, doubts, measures, notes, gaps, missing_ns, lines_seen, lines_understood,
-               coalesce(row_count, 0) AS row_count, coalesce(total, 0) AS total,
-               coalesce(digest, 0) AS digest, inventory_id
-        FROM temp.accepted LEFT JOIN (
-            SELECT seal_id, count(*) AS row_count, sum(count) AS total, {CALLS_DIGEST} AS digest
-            FROM calls WHERE seal_id >= $first GROUP BY seal_id
-            UNION ALL
-            SELECT seal_id, count(*),
-                   sum(coalesce(cpu_core_ns, 0)::HUGEINT + coalesce(gpu_core_ns, 0)),
-                   {USAGE_DIGEST}
-            FROM usage WHERE seal_id >= $first GROUP BY seal_id
-        ) ON seal_id = new_id
-        ORDER BY new_id
-        """,  # noqa: S608 - expressions of ours
-        {"now_ns": now_ns, "first": first},
-    )
+    ((first, any_before, usage),) = cursor.execute(
+        f"SELECT min(new_id), count(before) > 0, bool_or(kind = {_USAGE}) FROM temp.accepted"
+    ).fetchall()
+    if first is not None:
+        unroll(cursor, "SELECT kind, hour // 24 FROM temp.accepted")
+        if any_before:
+            cursor.execute(
+                "UPDATE seals SET superseded_at_ns = ?"
+                " WHERE id IN (SELECT before FROM temp.accepted)",
+                [now_ns],
+            )
+        cursor.execute(_CALLS)
+        if usage:
+            cursor.execute(_USAGE_ROWS)
+        counted = f"{_CALLS_COUNTED} UNION ALL {_USAGE_COUNTED}" if usage else _CALLS_COUNTED
+        cursor.execute(
+            f"{_SEALS} ({counted}) ON seal_id = new_id ORDER BY new_id",
+            {"now_ns": now_ns, "first": first},
+        )
     cursor.execute("DROP TABLE temp.accepted")
+
+
+_CALLS = """
+    INSERT INTO calls
+    SELECT new_id, part, service_id, user_id, country_id, country_from, r.kind, result, count
+    FROM temp.staged_calls AS r JOIN temp.accepted AS a
+    ON r.seal_kind = a.kind AND r.part // 8 = a.hour
+    ORDER BY part, service_id, user_id
+"""
+_USAGE_ROWS = f"""
+    INSERT INTO usage
+    SELECT new_id, slot, service_id, cpu_core_ns, gpu_core_ns
+    FROM temp.staged_usage JOIN temp.accepted AS a ON a.kind = {_USAGE} AND slot // 4 = a.hour
+    ORDER BY new_id, slot, service_id
+"""
+_CALLS_COUNTED = f"""
+    SELECT seal_id, count(*) AS row_count, sum(count) AS total, {CALLS_DIGEST} AS digest
+    FROM calls WHERE seal_id >= $first GROUP BY seal_id
+"""
+_USAGE_COUNTED = f"""
+    SELECT seal_id, count(*), sum(coalesce(cpu_core_ns, 0)::HUGEINT + coalesce(gpu_core_ns, 0)),
+           {USAGE_DIGEST}
+    FROM usage WHERE seal_id >= $first GROUP BY seal_id
+"""
+_SEALS = """
+    INSERT INTO seals BY NAME
+    SELECT new_id AS id, kind, hour, 1 AS hours, quarters, new_revision AS revision,
+           $now_ns AS sealed_at_ns, NULL AS superseded_at_ns, looks, next_look_ns, origin,
+           method, doubts, measures, notes, gaps, missing_ns, lines_seen, lines_understood,
+           coalesce(row_count, 0) AS row_count, coalesce(total, 0) AS total,
+           coalesce(digest, 0) AS digest, inventory_id
+    FROM temp.accepted LEFT JOIN
+"""
 
 
 def _look_again(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -300,5 +263,5 @@ def _look_again(cursor: duckdb.DuckDBPyConnection) -> None:
               AND verdict IN ('{Verdict.SAME}', '{Verdict.KEPT}', '{Verdict.AMBIGUOUS}')
         ) AS c
         WHERE id = c.seal_id
-        """  # noqa: S608 - words of ours
+        """
     )

@@ -10,22 +10,21 @@ from __future__ import annotations
 import asyncio
 import stat
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from oscar_metrics.errors import LedgerError
-from oscar_metrics.facts import LogStream, SlottedLog
+from oscar_metrics.facts import CallKey, LogStream, SlotPart
+from oscar_metrics.ledger.numbering import Numbering
 from oscar_metrics.ledger.seals import KIND_OF, Candidate, Judged, SealKind, Verdict
-from oscar_metrics.ledger.store import Import, LedgerStore, Progress
+from oscar_metrics.ledger.store import Import, LedgerStore, NumberedCalls, Progress
 from oscar_metrics.outcome import Gap, GapReason, not_understood
 from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.log_archive import Archive
 from oscar_metrics.sources.log_files import in_thread
 from oscar_metrics.sources.log_reading import Reading, ReadingLimits
-from oscar_metrics.sources.slotted_tallying import SlottedTallier
 from oscar_metrics.timerange import (
     DAY_NS,
     HOUR_NS,
@@ -114,13 +113,13 @@ async def import_files(
     return _report(reader, judged, over_ns)
 
 
-_Batch = dict[LogStream, SlottedLog]
+_Parts = dict[SlotPart, NumberedCalls]
 
 
-async def _add(importing: Import, batch: _Batch) -> None:
-    for stream, parts in batch.items():
+async def _add(importing: Import, batch: dict[LogStream, tuple[list[CallKey], _Parts]]) -> None:
+    for stream, (keys, parts) in batch.items():
         if parts:
-            await importing.add(stream, parts)
+            await importing.add(stream, keys, parts)
 
 
 class _Reader:
@@ -135,19 +134,17 @@ class _Reader:
         ingress_host: str,
         limits: ReadingLimits,
     ) -> None:
-        self._talliers = {
-            stream: SlottedTallier(stream, countries, ingress_host=ingress_host)
-            for stream in LogStream
+        self._numberings = {
+            stream: Numbering(stream, countries, ingress_host=ingress_host) for stream in LogStream
         }
         self.reading = Reading(
-            span, self._talliers, slotted=True, limits=limits, ingress_host=ingress_host
+            span, self._numberings, slotted=True, limits=limits, ingress_host=ingress_host
         )
         archive = Archive(
             lambda: files, files_max=limits.files, slack_ns=limits.slack_seconds * SECOND_NS
         )
         self._blocks = self.reading.blocks(archive, threading.Event())
-        self.lines_seen: Counter[LogStream] = Counter()
-        self.lines_understood: Counter[LogStream] = Counter()
+        self.lines_seen = self.lines_understood = 0
 
     def read_on(self, stop: threading.Event) -> bool:
         """Read the next batch; whether there was any more."""
@@ -158,12 +155,15 @@ class _Reader:
                 break
         return blocks > 0
 
-    def take(self) -> _Batch:
-        """What was counted since this was asked last."""
-        batch = {stream: tallier.take() for stream, tallier in self._talliers.items()}
-        for stream, parts in batch.items():
-            self.lines_seen[stream] += sum(log.lines_seen for log in parts.values())
-            self.lines_understood[stream] += sum(log.lines_understood for log in parts.values())
+    def take(self) -> dict[LogStream, tuple[list[CallKey], _Parts]]:
+        """The keys of all calls so far, and the calls that were read since this was asked last."""
+        batch = {}
+        for stream, numbering in self._numberings.items():
+            parts = numbering.take()
+            self.lines_seen += sum(calls.lines_seen for calls in parts.values())
+            self.lines_understood += sum(len(calls.numbers) for calls in parts.values())
+            # A copy, since more may be met while these are written.
+            batch[stream] = numbering.keys.copy(), parts
         return batch
 
     def close(self) -> None:
@@ -199,9 +199,7 @@ def _size_of(files: Sequence[Path], most: int) -> int:
     return size
 
 
-def _candidates(
-    reading: Reading[SlottedLog], stream: LogStream, now_ns: int
-) -> Iterator[Candidate]:
+def _candidates(reading: Reading[Numbering], stream: LogStream, now_ns: int) -> Iterator[Candidate]:
     """A candidate for each hour in which the log has any line; its calls are in the store."""
     slots = reading.sieve.slots(stream)
     broken = _broken(reading, stream)
@@ -230,7 +228,7 @@ def slots_of(hour: int) -> set[int]:
     return set(range(hour * _SLOTS, (hour + 1) * _SLOTS))
 
 
-def _broken(reading: Reading[SlottedLog], stream: LogStream) -> dict[int, list[Span]]:
+def _broken(reading: Reading[Numbering], stream: LogStream) -> dict[int, list[Span]]:
     """What is not known of hours in which a file could not be read further."""
     broken: dict[int, list[Span]] = {}
     for found in reading.read_files:
@@ -250,7 +248,7 @@ def _report(reader: _Reader, judged: Iterable[Judged], over_ns: int) -> ImportRe
         if len(listed[one.verdict]) < _LISTED:
             listed[one.verdict].append(one)
     left_out = any(met.stop_ns > over_ns for met in reading.met.values())
-    seen, understood = reader.lines_seen.total(), reader.lines_understood.total()
+    seen, understood = reader.lines_seen, reader.lines_understood
     return ImportReport(
         files=reading.files,
         lines_seen=seen + reading.untimed.total(),
@@ -266,7 +264,7 @@ def _report(reader: _Reader, judged: Iterable[Judged], over_ns: int) -> ImportRe
     )
 
 
-def _problems(reading: Reading[SlottedLog]) -> list[str]:
+def _problems(reading: Reading[Numbering]) -> list[str]:
     problems = list(reading.problems)
     for found in reading.read_files:
         if found.untimed:
@@ -278,7 +276,7 @@ def _problems(reading: Reading[SlottedLog]) -> list[str]:
     return problems
 
 
-def _doubts(reading: Reading[SlottedLog], seen: int, understood: int) -> list[str]:
+def _doubts(reading: Reading[Numbering], seen: int, understood: int) -> list[str]:
     doubts = not_understood(seen, understood)
     if untimed := reading.untimed.total():
         doubts.append(f"{untimed:,} {_UNTIMED}, and are in no hour")

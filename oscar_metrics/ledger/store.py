@@ -6,12 +6,14 @@ never hand its text on.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from oscar_metrics.facts import Inventory, LogStream, SlottedLog, Usage
+import msgspec
+
+from oscar_metrics.facts import CallKey, Inventory, LogStream, SlotPart, Usage
 from oscar_metrics.findings import Finding
 from oscar_metrics.ledger.seals import Candidate, Judged, Restated, Sealed, SealHead, SealKind
 from oscar_metrics.sums import CallSums, Grouping
@@ -32,11 +34,27 @@ class ExportForm(StrEnum):
     CSV = "csv"
 
 
+class NumberedCalls(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of one part of a slot: the number of the key of each of them, in no order.
+
+    `lines_seen` counts the lines that were recognised, of which not all were understood.
+    """
+
+    numbers: Sequence[int]
+    lines_seen: int
+
+
 class Import(Protocol):
     """Candidates being put together from files in any order; nothing is sealed before `seal`."""
 
-    async def add(self, stream: LogStream, parts: SlottedLog) -> None:
-        """Add calls; what was added of the same part before is added to."""
+    async def add(
+        self, stream: LogStream, keys: Sequence[CallKey], parts: Mapping[SlotPart, NumberedCalls]
+    ) -> None:
+        """Add calls, number i being one of keys[i]; what was added of a part before is added to.
+
+        `keys` are those of all calls of the stream so far: from one time to the next there
+        may be more, and none is another.
+        """
 
     async def seal(self, candidates: Iterable[Candidate], *, now_ns: int) -> list[Judged]:
         """Judge and seal the hours, whose `calls` are empty: theirs are those added."""

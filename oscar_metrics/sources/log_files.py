@@ -33,8 +33,9 @@ from oscar_metrics.sources.log_reading import Reading, ReadingLimits, Tally, Who
 from oscar_metrics.sources.slotted_tallying import SlottedTallier, lines_of
 from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span, format_instant, subtract
 
-L = TypeVar("L")
+F = TypeVar("F")
 T = TypeVar("T")
+C = TypeVar("C", bound=Tally)
 
 _ORIGIN = "log-files"
 _SETTING = "OSCAR_METRICS_LOG_FILES"
@@ -117,11 +118,11 @@ class LogFiles:
     async def _read(
         self,
         span: Span,
-        tallies: Mapping[LogStream, Tally[L]],
+        tallies: Mapping[LogStream, C],
         *,
         slotted: bool,
         deadline: float | None,
-    ) -> Reading[L]:
+    ) -> Reading[C]:
         reading = Reading(
             span,
             tallies,
@@ -135,7 +136,7 @@ class LogFiles:
         return reading
 
     def _outcome(
-        self, reading: Reading[CallLog], stream: LogStream, now_ns: int
+        self, reading: Reading[WholeTally], stream: LogStream, now_ns: int
     ) -> Outcome[CallLog]:
         tallied = reading.tallies[stream].result()
         log = CallLog(
@@ -147,7 +148,7 @@ class LogFiles:
         return self._settled(log, log.lines_seen, doubts, reading, stream, now_ns)
 
     def _slotted(
-        self, reading: Reading[SlottedLog], stream: LogStream, now_ns: int
+        self, reading: Reading[SlottedTallier], stream: LogStream, now_ns: int
     ) -> Outcome[SlottedLog]:
         slotted = reading.tallies[stream].result()
         seen, understood = lines_of(slotted)
@@ -157,13 +158,13 @@ class LogFiles:
 
     def _settled(
         self,
-        facts: L,
+        facts: F,
         lines_seen: int,
         doubts: list[str],
-        reading: Reading[L],
+        reading: Reading[C],
         stream: LogStream,
         now_ns: int,
-    ) -> Outcome[L]:
+    ) -> Outcome[F]:
         unread = Span(reading.read_up_to_ns, reading.span.stop_ns)
         gaps = [Gap(span=unread, reason=GapReason.DEADLINE), *_silent(reading, stream, unread)]
         if why_not := self._why_not(reading, stream, lines_seen):
@@ -182,7 +183,7 @@ class LogFiles:
             last_updated_ns=newest.stop_ns if newest else None,
         )
 
-    def _why_not(self, reading: Reading[L], stream: LogStream, lines_seen: int) -> str:
+    def _why_not(self, reading: Reading[C], stream: LogStream, lines_seen: int) -> str:
         """Why the files say nothing of a log at all; blank when they do."""
         if not reading.finished:
             nothing = reading.read_up_to_ns <= reading.span.start_ns
@@ -248,7 +249,7 @@ def _stream_finding(stream: LogStream, met: Span | None, now_ns: int) -> Finding
     return _finding(Level.OK, says)
 
 
-def _silent(reading: Reading[L], stream: LogStream, unread: Span) -> list[Gap]:
+def _silent(reading: Reading[C], stream: LogStream, unread: Span) -> list[Gap]:
     """The slots that were read and in which a log shows no line at all."""
     alive = [Span(slot * SLOT_NS, (slot + 1) * SLOT_NS) for slot in reading.sieve.slots(stream)]
     silent = subtract(whole_slots(reading.span), [*alive, unread])
@@ -259,13 +260,13 @@ def _without_time(lines: int) -> list[str]:
     return [f"{lines:,} lines recognised as calls have no time that can be read"] if lines else []
 
 
-def _order_doubts(reading: Reading[L], stream: LogStream) -> list[str]:
+def _order_doubts(reading: Reading[C], stream: LogStream) -> list[str]:
     if not reading.disordered[stream]:
         return []
     return ["some lines stand far from their place in time: copies of them may have been counted"]
 
 
-def _file_doubts(reading: Reading[L]) -> list[str]:
+def _file_doubts(reading: Reading[C]) -> list[str]:
     doubts = reading.problems[:_NAMED_FILES]
     if (more := len(reading.problems) - len(doubts)) > 0:
         doubts.append(f"and {more:,} more such findings in files")
@@ -274,7 +275,7 @@ def _file_doubts(reading: Reading[L]) -> list[str]:
     return doubts
 
 
-def _notes(reading: Reading[L], stream: LogStream) -> list[str]:
+def _notes(reading: Reading[C], stream: LogStream) -> list[str]:
     notes = []
     if reading.passed_over:
         notes.append(

@@ -27,9 +27,6 @@ from oscar_metrics.sources.recent_lines import RecentLines
 from oscar_metrics.sources.tallying import Tallier
 from oscar_metrics.timerange import HOUR_NS, SECOND_NS, SLOT_NS, Span
 
-L = TypeVar("L")
-L_co = TypeVar("L_co", covariant=True)
-
 # All blocks held side by side, and the least that one can be.
 _BLOCKS_BYTES = 8 * 1024 * 1024
 _SMALLEST_BLOCK_BYTES = 32 * 1024
@@ -55,14 +52,11 @@ class ReadingLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     recent_lines: Annotated[int, Meta(ge=0)] = 250_000
 
 
-class Tally(Protocol[L_co]):
-    """Counts the lines of one log; what it counted is an L."""
+class Tally(Protocol):
+    """Counts the lines of one log."""
 
     def add(self, part: SlotPart, lines: list[str]) -> None:
         """Count lines of one part of a slot; of WHOLE where parts are not told apart."""
-
-    def result(self) -> L_co:
-        """What was counted so far."""
 
 
 class WholeTally:
@@ -93,13 +87,16 @@ class FileRead(msgspec.Struct, frozen=True, kw_only=True):
     broke_off_ns: int | None
 
 
-class Reading(Generic[L]):
+T = TypeVar("T", bound=Tally)
+
+
+class Reading(Generic[T]):
     """What one reading found: filled in by `run`, in a thread, and looked at afterwards."""
 
     def __init__(
         self,
         span: Span,
-        tallies: Mapping[LogStream, Tally[L]],
+        tallies: Mapping[LogStream, T],
         *,
         slotted: bool = False,
         limits: ReadingLimits,
