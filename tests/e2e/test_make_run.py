@@ -1,4 +1,4 @@
-"""`make run` on a clean copy of the tree: it installs, starts, and what it prints answers."""
+"""`make run` on a clean copy of the tree: it installs, imports, serves, and its lines answer."""
 
 from __future__ import annotations
 
@@ -63,14 +63,22 @@ def curl(line: str) -> str:
     return done.stdout
 
 
-def test_it_prints_an_address_credentials_and_three_curl_lines(printed: str) -> None:
+def test_it_says_what_it_imports(printed: str) -> None:
+    assert "data/sample.duckdb" in printed
+    said = printed.split("OSCAR Metrics answers at", maxsplit=1)[0]
+    # 31 days without the five hours in which both managers were down.
+    assert f"executions: hours: {31 * 24 - 5} sealed" in said, said
+    assert f"exposed: hours: {31 * 24} sealed" in said, said
+
+
+def test_it_prints_an_address_credentials_and_four_curl_lines(printed: str) -> None:
     assert re.search(r"http://127\.0\.0\.1:\d+ ", printed), printed
     assert "user admin, password sample" in printed
-    assert len(re.findall(r"^  curl ", printed, re.MULTILINE)) == 3
+    assert len(re.findall(r"^  curl ", printed, re.MULTILINE)) == 4
 
 
 def test_the_printed_lines_answer_with_the_samples_numbers(printed: str) -> None:
-    summary, breakdown, value = re.findall(r"^  (curl .+)$", printed, re.MULTILINE)
+    summary, breakdown, value, weeks = re.findall(r"^  (curl .+)$", printed, re.MULTILINE)
     truth = (ROOT / "examples" / "README.md").read_text()
 
     def true(row: str) -> int:
@@ -91,6 +99,12 @@ def test_the_printed_lines_answer_with_the_samples_numbers(printed: str) -> None
 
     assert json.loads(curl(value))["value"] > 0
 
+    series = json.loads(curl(weeks))
+    assert series["totals"] == totals
+    counts = {row["period"]: row["totals"]["requests_count_total"] for row in series["periods"]}
+    assert list(counts) == [f"2026-W0{week}" for week in range(1, 6)]
+    assert sum(counts.values()) == true("executions")
+
 
 def test_the_answer_says_what_is_missing(printed: str) -> None:
     summary = re.findall(r"^  (curl .+)$", printed, re.MULTILINE)[0]
@@ -98,7 +112,7 @@ def test_the_answer_says_what_is_missing(printed: str) -> None:
     assert sources["service-inventory"]["status"] == "missing"
     assert sources["usage-metrics"]["status"] == "missing"
     log = sources["request-logs"]
-    assert (log["status"], log["origin"]) == ("partial", "log-files")
+    assert (log["status"], log["origin"]) == ("partial", "ledger")
     assert {"start": "2026-01-17T02:00:00Z", "end": "2026-01-17T07:00:00Z"}.items() <= (
         log["gaps"][0].items()
     )
