@@ -107,6 +107,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     settings = load(os.environ, options.config)
     configure_logging(json=settings.log_json, level=settings.log_level.upper())
+    # The ledger, and what stands beside it, is about people.
+    os.umask(0o077)
     return EXIT_OK if serve(settings) else EXIT_FAILED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -259,5 +260,7 @@ def _done(
     from oscar_metrics.dispatch import perform  # noqa: PLC0415
 
     settings = settings_of(options)
+    # What the ledger and its exports hold is about people.
+    os.umask(0o077)
     with showing as progress:
         return asyncio.run(perform(settings, request, progress))

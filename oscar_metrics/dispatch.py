@@ -16,7 +16,7 @@ from oscar_metrics.command_requests import (
     Request,
 )
 from oscar_metrics.commands import Reporter, result_type
-from oscar_metrics.errors import LedgerError, LedgerHeld, SettingsError
+from oscar_metrics.errors import BadRequest, LedgerError, LedgerHeld, SettingsError
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.ledger.command_address import connected
 from oscar_metrics.ledger.command_socket import ask
@@ -96,6 +96,7 @@ async def _here_or_there(
         try:
             store = await open_ledger(settings.ledger, create=create)
         except LedgerHeld:
+            encoded = _encoded(request)
             try:
                 connection = connected(settings.ledger.path)
             except LedgerHeld:
@@ -103,10 +104,17 @@ async def _here_or_there(
                     raise
                 await asyncio.sleep(_BETWEEN_TRIES_SECONDS)
                 continue
-            answer = await ask(connection, msgspec.json.encode(request), progress)
+            answer = await ask(connection, encoded, progress)
             return msgspec.json.decode(answer, type=result_type(request))
         return await _here(settings, store, request, progress)
     raise AssertionError("the last try returns or raises")
+
+
+def _encoded(request: Request) -> bytes:
+    try:
+        return msgspec.json.encode(request)
+    except UnicodeEncodeError as exc:
+        raise BadRequest("a name on the command line is not UTF-8") from exc
 
 
 async def _here(

@@ -58,6 +58,8 @@ async def answer_for_ever(settings: LedgerSettings, work: Work) -> None:
             await answer_commands(listener, work)
     except LedgerError as exc:
         _log.warning("commands cannot ask this server", problem=str(exc))
+    except Exception:  # noqa: BLE001 - reports and sealing go on without
+        _log.exception("commands can no longer ask this server")
 
 
 async def _keep(
@@ -79,10 +81,15 @@ async def _keep(
 async def _open(holder: LedgerHolder, settings: LedgerSettings) -> None:
     try:
         holder.store = await open_ledger(settings, create=True)
+        problem = ""
     except LedgerError as exc:
-        if str(exc) != holder.problem:
-            _log.error("ledger cannot be used", file=settings.file, problem=str(exc))
-        holder.problem = str(exc)
-    else:
-        holder.problem = ""
+        problem = str(exc)
+    except Exception:  # noqa: BLE001 - reports must go on whatever happens to the ledger
+        problem = "it cannot be opened, which is a mistake of ours; the server's log says more"
+        if problem != holder.problem:
+            _log.exception("ledger could not be opened")
+    if holder.store is not None:
         _log.info("ledger open", file=settings.file)
+    elif problem != holder.problem:
+        _log.error("ledger cannot be used", file=settings.file, problem=problem)
+    holder.problem = problem

@@ -87,12 +87,16 @@ def command_here(arguments: list[str], settings: Mapping[str, str]) -> Completed
     """The same within this process, which saves the second that another one takes to start."""
     out, err = io.StringIO(), io.StringIO()
     environment = {"COLUMNS": "200", **NO_LEDGER, **settings}
-    with (
-        patch.dict(os.environ, environment, clear=True),
-        redirect_stdout(out),
-        redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main(arguments)
+    umask = os.umask(0o022)
+    try:
+        with (
+            patch.dict(os.environ, environment, clear=True),
+            redirect_stdout(out),
+            redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main(arguments)
+    finally:
+        os.umask(umask)
     assert isinstance(ended.value.code, int)
     return CompletedProcess(arguments, ended.value.code, out.getvalue(), err.getvalue())

@@ -255,6 +255,10 @@ def test_the_server_is_asked_by_every_command(
     exported = asked.command("ledger", "export", str(tmp_path / "out"))
     assert exported.returncode == 0, exported.stderr
     assert len(list((tmp_path / "out").iterdir())) == len(exported.stdout.splitlines())
+    readable = [path for path in tmp_path.rglob("*") if stat.S_IMODE(path.stat().st_mode) & 0o077]
+    assert not readable, "what is exported is about people"
+    odd = asked.command("report", "value", *ASKED, "\udcff", "cpu-hours")
+    assert (odd.returncode, "not UTF-8" in odd.stderr) == (2, True)
     wrong = asked.command("report", "summary", "--start", "yesterday")
     assert (wrong.returncode, "invalid start timestamp" in wrong.stderr) == (2, True)
 
@@ -281,6 +285,8 @@ def test_a_killed_server_leaves_nothing_in_the_way(place: Place, truth: dict[str
         assert totals(client.get(SUMMARY, params=RANGE).json(), truth) == truth
         process.kill()
     assert socket_path(place.file).exists(), "a killed server cannot clean up"
+    beside = [path for path in place.directory.glob("ledger.duckdb*") if path != place.file]
+    assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in beside), beside
     # The file is free, whatever is left beside it.
     assert totals(place.json("report", "summary", *ASKED), truth) == truth
     with running(place.settings, place.directory) as client:
