@@ -65,14 +65,14 @@ class Backfill:
         states: dict[SealKind, KindState],
         looks: Looks,
         *,
-        heads: Callable[[SealKind, Span], Awaitable[list[SealHead]]],
+        read_heads: Callable[[Iterable[SealKind], Span], Awaitable[None]],
         do: Callable[[Work], Awaitable[Done]],
         now_ns: int,
     ) -> None:
         self._span = span
         self._states = states
         self._looks = looks
-        self._heads = heads
+        self._read_heads = read_heads
         self._do = do
         self._now_ns = now_ns
         self._counts: dict[SealKind, _Counts] = {
@@ -93,7 +93,9 @@ class Backfill:
         return Backfilled(kinds={kind: count.report() for kind, count in self._counts.items()})
 
     async def _day(self, day: Span, kinds: Iterable[SealKind]) -> None:
-        left = {kind: await self._wanted(kind, day) for kind in kinds}
+        kinds = list(kinds)
+        await self._read_heads(kinds, day)
+        left = {kind: self._wanted(kind, day) for kind in kinds}
         while any(left.values()):
             due = {kind: dict.fromkeys(hours, Rank.HOLE) for kind, hours in left.items()}
             work = next_work(due, lambda kind, hour: self._states[kind].hours_most(hour))
@@ -115,13 +117,13 @@ class Backfill:
                     counts.stopped = f"the last {_FAILURES} questions failed: {error}"
                     counts.failed += len(left[kind])
                     left[kind] = set()
-        for kind in left:
-            await self._look_back(kind, day)
+        for kind in kinds:
+            self._look_back(kind, day)
 
-    async def _wanted(self, kind: SealKind, day: Span) -> set[int]:
+    def _wanted(self, kind: SealKind, day: Span) -> set[int]:
         """The hours of a day that are worth asking for."""
-        heads = {head.hour: head for head in await self._heads(kind, day)}
         hours = set(hours_of(day))
+        heads = self._heads_of(kind, hours)
         reach = self._states[kind].reach
         kept = {hour for hour in hours if reach is None or hour >= reach.first_hour}
         # An hour that is whole is looked at again when its time has come.
@@ -137,13 +139,13 @@ class Backfill:
         counts.not_kept += len(hours - kept - settled)
         return kept - settled
 
-    async def _look_back(self, kind: SealKind, day: Span) -> None:
+    def _look_back(self, kind: SealKind, day: Span) -> None:
         """Stop where the source has nothing from before."""
         counts = self._counts[kind]
         if counts.stopped:
             return
         hours = set(hours_of(day))
-        heads = [head for head in await self._heads(kind, day) if head.hour in hours]
+        heads = self._heads_of(kind, hours).values()
         if counts.not_kept > counts.kept_before and not heads:
             counts.stopped = f"the source keeps nothing from before {format_instant(day.stop_ns)}"
             return
@@ -151,6 +153,10 @@ class Backfill:
         counts.empty_days = counts.empty_days + 1 if nothing else 0
         if counts.empty_days >= EMPTY_DAYS:
             counts.stopped = f"{EMPTY_DAYS} days in a row without anything"
+
+    def _heads_of(self, kind: SealKind, hours: Iterable[int]) -> dict[int, SealHead]:
+        heads = self._states[kind].heads
+        return {hour: heads[hour] for hour in hours if hour in heads}
 
 
 class _Counts:

@@ -8,7 +8,7 @@ fails is tried again later, and nothing of it reaches a report.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -131,7 +131,7 @@ class Sealer:
             span,
             self._states,
             self._looks,
-            heads=self._store.heads,
+            read_heads=self._read_heads,
             do=self._do,
             now_ns=self._now_ns(),
         )
@@ -151,7 +151,6 @@ class Sealer:
         """Ask one question and seal its answer."""
         async with self._one_at_a_time:
             now_ns = self._now_ns()
-            await self._read_heads(work)
             asked, why = await self._sources.ask(
                 work.kinds,
                 work.span,
@@ -174,7 +173,8 @@ class Sealer:
             judged = await self._store.seal(chosen, now_ns=now_ns) if chosen else []
             done = together(parts, judged)
             self._learn(work, chosen, done, why, now_ns)
-            await self._read_heads(work)
+            if judged:
+                await self._read_heads({candidate.kind for candidate in chosen}, work.span)
             return done
 
     def _learn(
@@ -251,9 +251,9 @@ class Sealer:
             self._reach_asked_ns = now_ns
         self._mind_the_clock(now_ns)
 
-    async def _read_heads(self, work: Work) -> None:
-        for kind in work.kinds:
-            heads = await self._store.heads(kind, work.span)
+    async def _read_heads(self, kinds: Iterable[SealKind], span: Span) -> None:
+        for kind in kinds:
+            heads = await self._store.heads(kind, span)
             self._states[kind].heads.update((head.hour, head) for head in heads)
 
     async def _tidy(self) -> bool:
