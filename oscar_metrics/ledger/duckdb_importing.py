@@ -16,7 +16,6 @@ from oscar_metrics.ledger.duckdb_rows import (
     lines_of,
     load,
     load_lines,
-    load_lines,
     reading,
     written,
 )

@@ -41,7 +41,8 @@ def roll_up(cursor: duckdb.DuckDBPyConnection) -> int:
     else:
         cursor.execute(_DAYS[table], {"kind": kind, "number": number})
     cursor.execute("INSERT INTO rollups VALUES (?, ?, ?)", [kind, months, number])
-    return len(due) - 1
+    # The last day of a month makes the month due.
+    return len(_due(cursor))
 
 
 def unroll(cursor: duckdb.DuckDBPyConnection, days: str) -> None:
