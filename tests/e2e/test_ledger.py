@@ -319,6 +319,30 @@ def test_the_second_server_reports_without_and_takes_over(
         assert place.command("ledger", "show").returncode == 3, "its socket answers"
 
 
+def test_a_backfill_seals_what_the_sources_hold(
+    common: dict[str, str], logs: list[str], truth: dict[str, int], tmp_path: Path
+) -> None:
+    settings = {
+        **common,
+        "OSCAR_METRICS_LEDGER": str(tmp_path / "ledger.duckdb"),
+        "OSCAR_METRICS_LEDGER_BACKFILL_DAYS": "0",
+        "OSCAR_METRICS_LOG_FILES": f"{Path(logs[0]).parent}/*",
+    }
+    place = Place(settings, tmp_path)
+    backfill = ["ledger", "backfill", "--from", RANGE["start"], "--to", RANGE["end"]]
+    with running(settings, tmp_path):
+        wait_until(socket_path(place.file).exists, "the socket", timeout_seconds=20)
+        first, again = place.json(*backfill, code=0), place.json(*backfill, code=0)
+    for kind in ("executions", "exposed"):
+        assert first["kinds"][kind]["verdicts"] == {"sealed": HOURS}
+        assert again["kinds"][kind]["final"] == HOURS, "it goes on where it ended"
+    # What is sealed outlives the files.
+    report = json.loads(
+        place.command("report", "summary", *ASKED, "--json", OSCAR_METRICS_LOG_FILES="").stdout
+    )
+    assert totals(report, truth) == truth
+
+
 @contextmanager
 def held_by_nobody_who_answers(file: Path) -> Iterator[None]:
     """Another process has the file, and no socket."""
