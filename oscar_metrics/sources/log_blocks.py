@@ -76,6 +76,9 @@ class LogBlocks:
         if block:
             return self._text_lines(self._whole_lines(block))
         self.close()
+        if self.problem:
+            # Where the file breaks off, it breaks a line: what is left could be another call.
+            return None
         # A live file's last line may have been written without its newline yet.
         return self._text_lines(self._begun) + self._joiner.rest() or None
 
