@@ -14,11 +14,15 @@ _DAY_PARTS = 2 * DAY_NS // SLOT_NS
 
 
 class Run(msgspec.Struct, frozen=True):
-    """The numbers from `first` up to, without, `stop`, all of one period."""
+    """The numbers from `first` up to, without, `stop`: `width` of them are of `period`.
+
+    The next `width` are of the period after it, and so on.
+    """
 
     first: int
     stop: int
     period: int
+    width: int
 
 
 class Pieces(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,17 +49,17 @@ def pieces(
         left = [span]
         for number, whole in _months_within(span, months):
             left = [rest for part in left for rest in _without(part, whole)]
-            found[0].append(Run(number, number + 1, period))
+            found[0].append(_run(number, number + 1, period))
         for stretch in left:
             first, stop = _part(stretch.start_ns), _part(stretch.stop_ns)
             for day in range(-(-first // _DAY_PARTS), stop // _DAY_PARTS):
                 if day in days:
                     if first < day * _DAY_PARTS:
-                        found[2].append(Run(first, day * _DAY_PARTS, period))
-                    found[1].append(Run(day, day + 1, period))
+                        found[2].append(_run(first, day * _DAY_PARTS, period))
+                    found[1].append(_run(day, day + 1, period))
                     first = (day + 1) * _DAY_PARTS
             if first < stop:
-                found[2].append(Run(first, stop, period))
+                found[2].append(_run(first, stop, period))
     return Pieces(
         months=tuple(_joined(found[0])),
         days=tuple(_joined(found[1])),
@@ -98,10 +102,30 @@ def _part(instant_ns: int) -> int:
     return 2 * slot + min(rest_ns, 1)
 
 
+def _run(first: int, stop: int, period: int) -> Run:
+    return Run(first, stop, period, stop - first)
+
+
 def _joined(runs: Iterable[Run]) -> list[Run]:
-    joined: list[Run] = []
+    """In order; those that touch are one where they are of one period, or step alike."""
+    of_one_period: list[Run] = []
     for run in sorted(runs, key=lambda run: run.first):
-        if joined and joined[-1].stop == run.first and joined[-1].period == run.period:
-            run = Run(joined.pop().first, run.stop, run.period)
-        joined.append(run)
-    return joined
+        last = of_one_period[-1] if of_one_period else None
+        if last and (last.stop, last.period) == (run.first, run.period):
+            of_one_period[-1] = _run(last.first, run.stop, run.period)
+        else:
+            of_one_period.append(run)
+    stepping: list[Run] = []
+    for run in of_one_period:
+        last = stepping[-1] if stepping else None
+        if last and run == _next(last):
+            stepping[-1] = Run(last.first, run.stop, last.period, last.width)
+        else:
+            stepping.append(run)
+    return stepping
+
+
+def _next(run: Run) -> Run:
+    """What would go on with a run for one period more."""
+    period = run.period + (run.stop - run.first) // run.width
+    return _run(run.stop, run.stop + run.width, period)

@@ -31,8 +31,8 @@ from oscar_metrics.ledger.seals import KIND_OF, SealKind
 from oscar_metrics.sums import PERIOD, CallSums, Grouping
 from oscar_metrics.timerange import SECOND_NS, Span
 
-# More runs than this are handed over as a table to join instead of conditions to test.
-_RUNS_MAX = 12
+# More runs than this are handed over as a table to join, instead of a query each.
+_RUNS_MAX = 16
 
 
 def call_sums(
@@ -149,7 +149,10 @@ class _Rows:
 
     def usage(self, of: Pieces) -> str:
         """The same for usage, whose slots are two parts each."""
-        slots = tuple(Run(run.first // 2, run.stop // 2, run.period) for run in of.parts)
+        slots = tuple(
+            Run(run.first // 2, run.stop // 2, run.period, max(1, run.width // 2))
+            for run in of.parts
+        )
         return self._together(
             "service_id, cpu_core_ns, gpu_core_ns",
             ("usage_months", "month", of.months, ""),
@@ -170,41 +173,42 @@ class _Rows:
         if not runs:
             return []
         if len(runs) <= _RUNS_MAX:
-            periods = dict.fromkeys(run.period for run in runs)
+            # One query each: conditions joined by OR would keep the engine from skipping rows.
             return [
-                f"SELECT {period}::INTEGER AS period, {columns} FROM {table}"
-                f" WHERE ({_within(number, [run for run in runs if run.period == period])})"
-                f"{condition}"
-                for period in periods
+                f"SELECT {_period(run, number)} AS period, {columns} FROM {table}"
+                f" WHERE {number} BETWEEN {run.first} AND {run.stop - 1}{condition}"
+                for run in runs
             ]
         self._make_runs(f"read_{table}", runs)
         return [
             (
                 f"SELECT period, {columns} FROM {table} JOIN temp.read_{table} ON {number} = one"
-                f" WHERE {_within(number, [Run(runs[0].first, runs[-1].stop, 0)])}{condition}"
+                f" WHERE {number} BETWEEN {runs[0].first} AND {runs[-1].stop - 1}{condition}"
             )
         ]
 
     def _make_runs(self, name: str, runs: Sequence[Run]) -> None:
         """Make a temporary table of each number of the runs and its period."""
-        lists = [
-            ",".join(str(value) for value in values)
-            for values in zip(*((run.first, run.stop, run.period) for run in runs), strict=True)
-        ]
+        fields = ("first", "stop", "period", "width")
+        lists = [",".join(str(getattr(run, field)) for run in runs) for field in fields]
+        columns = ", ".join(
+            f"unnest(string_split(?, ',')::INTEGER[]) AS {field}" for field in fields
+        )
         self._cursor.execute(
             f"""
             CREATE OR REPLACE TEMP TABLE {name} AS
-            SELECT unnest(range(first, stop))::INTEGER AS one, period
-            FROM (SELECT unnest(string_split(?, ',')::BIGINT[]) AS first,
-                         unnest(string_split(?, ',')::BIGINT[]) AS stop,
-                         unnest(string_split(?, ',')::INTEGER[]) AS period)
+            SELECT one::INTEGER AS one, (period + (one - first) // width)::INTEGER AS period
+            FROM (SELECT *, unnest(range(first, stop)) AS one FROM (SELECT {columns}))
             """,
             lists,
         )
 
 
-def _within(number: str, runs: Sequence[Run]) -> str:
-    return " OR ".join(f"{number} BETWEEN {run.first} AND {run.stop - 1}" for run in runs)
+def _period(run: Run, number: str) -> str:
+    """The period of a row of a run, as SQL."""
+    if run.stop - run.first <= run.width:
+        return f"{run.period}::INTEGER"
+    return f"(({number} - {run.first}) // {run.width} + {run.period})::INTEGER"
 
 
 # Fields of groupings: the column that tells them, and what turns it into the field's value.
