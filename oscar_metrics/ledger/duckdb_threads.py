@@ -52,8 +52,12 @@ class Threads:
 
         Raises LedgerHeld when another process has it, LedgerError when it cannot be opened.
         """
-        if not path.exists() and not create:
-            raise LedgerError(f"there is no ledger at {path}")
+        with in_our_words():
+            # What is no file, a pipe say, could block for ever when opened.
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise LedgerError("the ledger is to be a file, and something else has its name")
+            if not path.exists() and not create:
+                raise LedgerError(f"there is no ledger at {path}")
         # What does not fit into memory goes to a folder beside the file (`<file>.tmp`).
         config: dict[str, Setting] = {
             "memory_limit": f"{memory_mb}MB",
@@ -66,7 +70,8 @@ class Threads:
         opened = cls(path, config)
         with in_our_words():
             if create:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                # Users are named in the file, and in what the engine writes beside it.
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             opened._connect()
         return opened
 
@@ -145,9 +150,11 @@ class Threads:
             return self._cursors[name]
 
     def _connect(self) -> None:
+        is_new = not self.path.exists()
         self._connection = duckdb.connect(str(self.path), config=self._config)
         try:
-            self.path.chmod(0o600)
+            if is_new:
+                self.path.chmod(0o600)
             duckdb_schema.migrate(self._connection)
         except BaseException:
             self._disconnect()
@@ -190,6 +197,7 @@ _SENTENCES = (
     ("Operation not permitted", "the ledger's file, or its folder, belongs to another user"),
     ("Read-only file system", "the ledger's file is on a file system that is read-only"),
     ("Is a directory", "the ledger is to be a file, and a folder of that name is there"),
+    ("File name too long", "the name of the ledger's file is longer than the system takes"),
     ("Not a directory", "the folder of the ledger's file cannot be made: a file is in its place"),
     ("version number", "the ledger's file was written by a newer engine: run the newer program"),
     ("not a valid DuckDB database", _DAMAGED),
