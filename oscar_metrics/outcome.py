@@ -147,12 +147,14 @@ def settle(
 
 def doubts_and_remarks(outcome: Outcome[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What casts doubt on an outcome, and what is merely worth knowing, but for its gaps."""
-    if not isinstance(outcome, Partial):
+    if isinstance(outcome, Ok):
         return (), outcome.notes
-    if not outcome.gaps and not outcome.doubts:
-        return outcome.notes, ()
     about_gaps = _describe(list(outcome.gaps))
-    rest = (note for note in outcome.notes if note not in about_gaps)
+    rest = tuple(note for note in outcome.notes if note not in about_gaps)
+    if isinstance(outcome, Unavailable):
+        return (), rest
+    if not outcome.gaps and not outcome.doubts:
+        return rest, ()
     return outcome.doubts, tuple(note for note in rest if note not in outcome.doubts)
 
 

@@ -86,6 +86,23 @@ def test_a_source_that_says_nothing_leaves_a_gap(reason: GapReason) -> None:
     assert "Loki cannot be reached" in outcome.notes
 
 
+def test_the_gaps_of_a_source_that_says_nothing_are_described_once() -> None:
+    silent = settle(
+        0,
+        origin="loki",
+        asked=Span(50, 100),
+        now_ns=NOW,
+        gaps=[Gap(span=Span(50, 100), reason=GapReason.NO_LINES)],
+        notes=["look at the collector"],
+    )
+    assert isinstance(silent, Unavailable)
+    outcome = joined(stored(3), live(silent))
+    assert isinstance(outcome, Partial)
+    assert outcome.gaps == (Gap(span=Span(50, 100), reason=GapReason.NO_LINES),)
+    assert sum("of the range" in note for note in outcome.notes) == 1
+    assert "look at the collector" in outcome.notes
+
+
 def test_where_nothing_was_said_there_is_no_number() -> None:
     missing = Unavailable(origin="loki", notes=("down",))
     everything = Gap(span=Span(0, 50), reason=GapReason.FAILED)
