@@ -1,10 +1,12 @@
-"""What sealing costs: an hour against the barest paging of it, and a report meanwhile.
+"""What sealing one hour of a real Loki costs, against the barest paging of its lines.
 
-    python -m bench.sealing                   # hours of 20,000 lines, on a real Loki
+    python -m bench.sealing [--lines 20000] [--rounds 3]
 
-Prints seconds an hour (median over hours taken in turns), their ratio, and the median
-seconds of a report that is read from the ledger alone, while hours are paged barely, and
-while they are sealed. Loki shares this machine's cores, so only ratios travel.
+A day is written, each hour of it alike, and each hour is paged barely, read by slots, and
+read and sealed in a ledger, in turns. One client of each kind is kept all the while, as a
+sealer keeps it. Medians over all hours, in seconds by the clock and (in brackets) of this
+process, and their ratios. Loki and the clients share this machine's cores, so only ratios
+travel.
 """
 
 from __future__ import annotations
@@ -14,129 +16,145 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from bench.loki import bare_tally, fill
-from oscar_metrics.aggregator import Aggregator
+from oscar_metrics.facts import LogStream, SlottedLog
+from oscar_metrics.ledger.candidates import of_calls
 from oscar_metrics.ledger.duckdb import DuckLedger
-from oscar_metrics.ledger.holder import LedgerHolder
-from oscar_metrics.ledger.sealer import Sealer
+from oscar_metrics.ledger.seals import KIND_OF
 from oscar_metrics.ledger.settings import LedgerSettings
-from oscar_metrics.sources.countries import GeoIP
-from oscar_metrics.sources.interfaces import Sources
+from oscar_metrics.outcome import Outcome, Unavailable
+from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.loki import LokiLogs
 from oscar_metrics.sources.loki_api import LokiSettings
-from oscar_metrics.sources.roster import RosterFile
 from oscar_metrics.telemetry import Telemetry
-from oscar_metrics.timerange import HOUR_NS, SLOT_NS, ReportRange, Span, windows
+from oscar_metrics.timerange import DAY_NS, HOUR_NS, Span, windows
 from tests.servers.loki import Loki
 
-Doing = Callable[[Span], Awaitable[object]]
+Measure = Callable[[Span], Awaitable[int]]
+_EXECUTIONS = frozenset({LogStream.EXECUTIONS})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--lines", type=int, default=20_000, help="lines of each hour")
+    parser.add_argument("--lines", type=int, default=20_000, help="lines in each hour")
+    parser.add_argument("--rounds", type=int, default=3, help="times each hour is measured")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Loki.start(Path(folder)) as loki:
-        day = fill(loki, arguments.lines * 24)
-        # The gateway is alive, and nobody calls.
-        alive = [(ns, "-") for ns in range(day.start_ns, day.stop_ns, SLOT_NS)]
-        labels = {"namespace": "ingress-nginx", "app": "ingress-nginx"}
-        loki.push([(labels, alive)])
-        selector = '{namespace="ingress-nginx"}'
-        loki.flush_and_wait(selector, day.start_ns, day.stop_ns, len(alive))
-        asyncio.run(measure(loki.url, day, Path(folder) / "ledger.duckdb"))
+        day = fill(loki, arguments.lines * DAY_NS // HOUR_NS)
+        asyncio.run(compare(loki.url, day, arguments.lines, arguments.rounds, Path(folder)))
 
 
-async def measure(url: str, day: Span, file: Path) -> None:
-    """Every figure over hours of the day, each hour once."""
-    telemetry = Telemetry()
-    sources = Sources(
-        geoip=GeoIP.open(None),
-        roster=RosterFile(None),
-        logs=LokiLogs(LokiSettings(url=url), telemetry=telemetry),
-    )
-    settings = LedgerSettings(file=str(file))
-    store = DuckLedger.open(
-        file, create=True, memory_mb=settings.memory_mb, threads=settings.threads
-    )
-    sealer = Sealer(store, sources, settings, telemetry=telemetry, now_ns=time.time_ns)
-    aggregator = Aggregator(
-        sources,
-        telemetry=telemetry,
-        now_ns=time.time_ns,
-        deadline_seconds=60,
-        ledger=LedgerHolder(store, rows_max=settings.rows_max),
-    )
+async def compare(url: str, day: Span, lines: int, rounds: int, folder: Path) -> None:
+    logs = LokiLogs(LokiSettings(url=url), telemetry=Telemetry())
+    bare = await bare_clients(url)
+    measures: dict[str, Measure] = {
+        "bare pager": bare,
+        "read": lambda hour: whole(logs, hour),
+        "read_slots": lambda hour: slots(logs, hour),
+        "read_slots and seal": Sealing(logs, folder, _EXECUTIONS),
+        "the same, both logs": Sealing(logs, folder, frozenset(LogStream)),
+    }
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in measures}
     hours = list(windows(day, HOUR_NS))
-    first, second, third = hours[:8], hours[8:16], hours[16:]
-
-    async def seal(hour: Span) -> None:
-        done = await sealer.backfill(hour, lambda *_: None)
-        assert all(not kind.failed and not kind.not_kept for kind in done.kinds.values()), done
-
-    async def page(hour: Span) -> None:
-        assert await (await bare_tally(url, hour))()
-
-    paged, sealed = [], []
-    await page(first[0])
-    for hour in first:
-        paged.append(await seconds(page, hour))
-        sealed.append(await seconds(seal, hour))
-    show("an hour, paged barely", paged)
-    show("an hour, sealed", sealed, paged)
-
-    span = Span(first[0].start_ns, first[-1].stop_ns)
-    asked = ReportRange(span=span, start="", end="")
-
-    async def report(_: Span) -> None:
-        summary = await aggregator.summary(asked)
-        assert isinstance(summary.sources, tuple)
-
-    while await store.roll_up(now_ns=time.time_ns()):
-        pass
-    await report(span)
-    alone = [await seconds(report, span) for _ in range(100)]
-    beside_paging = await meanwhile(report, page, second)
-    beside_sealing = await meanwhile(report, seal, third)
-    show("a report, alone", alone)
-    show("a report, while hours are paged", beside_paging, alone)
-    show("a report, while hours are sealed", beside_sealing, alone)
-    await aggregator.aclose()
-    await store.aclose()
+    for measure in measures.values():
+        await measure(hours[0])
+    for number in range(rounds):
+        for hour in hours[1:]:
+            # Whoever comes first finds what Loki has in no cache: in turn, all do.
+            for name in _turned(list(measures), number + hour.start_ns // HOUR_NS):
+                began, cpu_began = time.perf_counter(), time.process_time()
+                counted = await measures[name](hour)
+                taken[name].append((time.perf_counter() - began, time.process_time() - cpu_began))
+                assert counted == lines, (name, counted)
+    await logs.aclose()
+    print(f"{'an hour of ' + format(lines, ',') + ' lines':28}{'median s':>16}{'ratio':>16}")
+    base = [statistics.median(times) for times in zip(*taken["bare pager"], strict=True)]
+    for name, times in taken.items():
+        clock, cpu = (statistics.median(column) for column in zip(*times, strict=True))
+        seconds = f"{clock:.3f} ({cpu:.3f})"
+        print(f"{name:28}{seconds:>16}{f'{clock / base[0]:.2f} ({cpu / base[1]:.2f})':>16}")
 
 
-async def seconds(doing: Doing, span: Span) -> float:
-    """How long something takes."""
-    began = time.perf_counter()
-    await doing(span)
-    return time.perf_counter() - began
+async def bare_clients(url: str) -> Measure:
+    """The pager of bench.loki, which is made for a span, over one hour after the other."""
+
+    async def measure(hour: Span) -> int:
+        run = await bare_tally(url, hour)
+        return await run()
+
+    return measure
 
 
-async def meanwhile(report: Doing, doing: Doing, hours: Sequence[Span]) -> list[float]:
-    """How long reports take that are asked for one after the other while hours are worked on."""
-    taken: list[float] = []
-
-    async def work() -> None:
-        for hour in hours:
-            await doing(hour)
-
-    task = asyncio.create_task(work())
-    while not task.done():
-        taken.append(await seconds(report, hours[0]))
-        # Somebody reads them in between.
-        await asyncio.sleep(0.02)
-    await task
-    return taken
+async def whole(logs: LokiLogs, hour: Span) -> int:
+    outcomes = await logs.read(hour, _EXECUTIONS, NOWHERE, now_ns=time.time_ns(), deadline=None)
+    outcome = outcomes[LogStream.EXECUTIONS]
+    assert not isinstance(outcome, Unavailable), outcome
+    return outcome.facts.tallies.total()
 
 
-def show(name: str, taken: list[float], against: list[float] | None = None) -> None:
-    """A line of the table: the median, and its ratio to another's."""
-    middle = statistics.median(taken)
-    ratio = f"{middle / statistics.median(against):.2f}×" if against else ""
-    print(f"{name:<34}{middle:>9.3f} s{ratio:>8}   ({len(taken)} times)", flush=True)
+async def slots(logs: LokiLogs, hour: Span) -> int:
+    outcomes = await logs.read_slots(
+        hour, _EXECUTIONS, NOWHERE, now_ns=time.time_ns(), deadline=None
+    )
+    return total(outcomes[LogStream.EXECUTIONS])
+
+
+class Sealing:
+    """Reads an hour and seals it; in a ledger of its own, so that nothing is sealed twice."""
+
+    def __init__(self, logs: LokiLogs, folder: Path, streams: frozenset[LogStream]) -> None:
+        self._logs = logs
+        self._streams = streams
+        self._folder = folder / f"ledger-{len(streams)}"
+        self._number = 0
+        self._store: DuckLedger | None = None
+        self._hours: set[int] = set()
+
+    async def __call__(self, hour: Span) -> int:
+        """The calls of the hour, which was sealed."""
+        now_ns = time.time_ns()
+        if self._store is None or hour.start_ns in self._hours:
+            self._open()
+        self._hours.add(hour.start_ns)
+        outcomes = await self._logs.read_slots(
+            hour, self._streams, NOWHERE, now_ns=now_ns, deadline=None
+        )
+        candidates = [
+            candidate
+            for stream, outcome in outcomes.items()
+            for candidate in of_calls(KIND_OF[stream], outcome, hour)
+        ]
+        assert self._store is not None
+        judged = await self._store.seal(candidates, now_ns=now_ns)
+        assert {one.verdict for one in judged} == {"sealed"}
+        return total(outcomes[LogStream.EXECUTIONS])
+
+    def _open(self) -> None:
+        chosen = LedgerSettings()
+        self._number += 1
+        self._hours.clear()
+        self._store = DuckLedger.open(
+            self._folder / f"{self._number}.duckdb",
+            create=True,
+            memory_mb=chosen.memory_mb,
+            threads=chosen.threads,
+        )
+
+
+def total(outcome: Outcome[SlottedLog]) -> int:
+    assert not isinstance(outcome, Unavailable), outcome
+    return sum(log.tallies.total() for log in outcome.facts.values())
+
+
+def _turned(names: list[str], number: int) -> list[str]:
+    at = number % len(names)
+    return names[at:] + names[:at]
+
+
+NOWHERE = Countries(GeoIP.open(None), {})
 
 
 if __name__ == "__main__":
