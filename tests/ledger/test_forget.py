@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +167,37 @@ def test_no_byte_of_the_name_is_left_in_the_file(tmp_path: Path, seed: int) -> N
     assert all(after.count(name.encode()) for name in (pseudonym, kept))
     assert [name for name in names if name.encode() in after] == []
     assert names[1].upper().encode() not in after
-    assert not tables & {"scrubbing", "replaced"}
+    assert not tables & {"scrubbing"}
     assert len(after) < len(before) + 20 * 2**20
+
+
+_KILLED = """
+import os, sys, duckdb
+from oscar_metrics.ledger.duckdb_forgetting import forget
+connection = duckdb.connect(sys.argv[1])
+connection.execute("BEGIN")
+forget(connection, sys.argv[2])
+connection.execute("COMMIT")
+os.kill(os.getpid(), 9)
+"""
+
+
+async def test_a_process_that_dies_before_it_scrubbed_leaves_a_file_that_opens(
+    ledger: DuckLedger, tmp_path: Path
+) -> None:
+    before = await _sums(ledger)
+    await ledger.aclose()
+    path = tmp_path / "ledger.duckdb"
+    await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", _KILLED, str(path), _ALICE], check=False
+    )
+    again = DuckLedger.open(path, create=False, memory_mb=128, threads=1)
+    after = await _sums(again)
+    pseudonym = await again.forget(_ALICE, now_ns=_SEALED_NS)
+    assert [*(await again.pseudonyms([_ALICE])).values()] == [pseudonym]
+    assert (pseudonym,) in after[("user",)]
+    assert sorted(after[("user",)].values()) == sorted(before[("user",)].values())
+    await again.aclose()
 
 
 def _bytes(path: Path) -> bytes:
