@@ -134,7 +134,7 @@ async def imported(file: str, ledger: str) -> int:
             store,
             [Path(file)],
             Countries(GeoIP.open(None), {}),
-            now_ns=SPAN.stop_ns,
+            now_ns=lambda: SPAN.stop_ns,
             ingress_host="",
             limits=ReadingLimits(),
             progress=lambda _done, _total, _doing: None,

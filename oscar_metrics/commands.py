@@ -173,9 +173,8 @@ class Commands:
         )
 
     async def _import(self, request: ImportFiles, progress: Progress) -> ImportReport:
-        now_ns = self._now_ns()
         await asyncio.to_thread(self._sources.geoip.refresh)
-        roster = await self._sources.roster.read(now_ns)
+        roster = await self._sources.roster.read(self._now_ns())
         known = {} if isinstance(roster, Unavailable) else roster.facts
         # A second import would make the store forget what the first has put together.
         async with self._importing:
@@ -184,7 +183,7 @@ class Commands:
                     self._store,
                     [Path(file) for file in request.files],
                     Countries(self._sources.geoip, known),
-                    now_ns=now_ns,
+                    now_ns=self._now_ns,
                     ingress_host=self._settings.log_files.ingress_host,
                     limits=self._settings.log_files.limits,
                     progress=progress,

@@ -252,7 +252,10 @@ _SEALS = """
 
 
 def _look_again(cursor: duckdb.DuckDBPyConnection) -> None:
-    """Note the looks of candidates that changed nothing; what compaction merged stays final."""
+    """Note the looks of candidates that changed nothing; what compaction merged stays final.
+
+    An import is a first look at files: it ends no series of looks at a source.
+    """
     cursor.execute(
         f"""
         UPDATE seals SET looks = c.looks, next_look_ns = c.next_look_ns
@@ -262,6 +265,6 @@ def _look_again(cursor: duckdb.DuckDBPyConnection) -> None:
             WHERE hours = 1
               AND verdict IN ('{Verdict.SAME}', '{Verdict.KEPT}', '{Verdict.AMBIGUOUS}')
         ) AS c
-        WHERE id = c.seal_id
+        WHERE id = c.seal_id AND c.looks > seals.looks
         """
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -76,18 +76,20 @@ async def import_files(
     files: Sequence[Path],
     countries: Countries,
     *,
-    now_ns: int,
+    now_ns: Callable[[], int],
     ingress_host: str,
     limits: ReadingLimits,
     progress: Progress,
 ) -> ImportReport:
     """Seal what the files hold of hours that are over, where it is more than is sealed.
 
+    `now_ns` is the clock: archives take long to read, and what is in them is known from the
+    moment on when it is sealed.
     Raises LedgerError, with nothing sealed, where one of them is not there or cannot be
     read, and where no line of any is recognised.
     """
     total_bytes = await asyncio.to_thread(_size_of, files, limits.files)
-    over_ns = now_ns // HOUR_NS * HOUR_NS
+    over_ns = now_ns() // HOUR_NS * HOUR_NS
     reader = _Reader(files, countries, Span(0, over_ns), ingress_host=ingress_host, limits=limits)
     importing = store.importing()
     try:
@@ -104,12 +106,13 @@ async def import_files(
     if not reader.reading.met and not reader.reading.untimed.total():
         raise LedgerError(f"no line of any file is of a log that is known: {_KNOWN_LOGS}")
     progress(total_bytes, total_bytes, "sealing")
+    sealing_ns = now_ns()
     candidates = [
         candidate
         for stream in LogStream
-        for candidate in _candidates(reader.reading, stream, now_ns)
+        for candidate in _candidates(reader.reading, stream, sealing_ns)
     ]
-    judged = await importing.seal(candidates, now_ns=now_ns)
+    judged = await importing.seal(candidates, now_ns=sealing_ns)
     return _report(reader, judged, over_ns)
 
 

@@ -12,7 +12,15 @@ import msgspec
 import pytest
 
 from oscar_metrics.errors import LedgerError
-from oscar_metrics.facts import CallKey, LogStream, SlotPart, Tallies
+from oscar_metrics.facts import (
+    CallKey,
+    CountryFrom,
+    Kind,
+    LogStream,
+    Result,
+    SlotPart,
+    Tallies,
+)
 from oscar_metrics.ledger.importing import ImportReport, import_files
 from oscar_metrics.ledger.seals import KIND_OF, SealKind, Verdict
 from oscar_metrics.ledger.store import LedgerStore
@@ -98,7 +106,7 @@ async def bring(
         store,
         files,
         countries,
-        now_ns=now_ns,
+        now_ns=lambda: now_ns,
         ingress_host=BASE_HOST,
         limits=limits,
         progress=Told([] if told is None else told),
@@ -423,6 +431,49 @@ async def test_a_clock_before_the_seal_is_refused_and_listed(
     assert [one.hour for one in report.refused] == [HOUR]
 
 
+async def test_what_others_seal_while_files_are_read_is_no_sign_of_a_clock_set_back(
+    store: LedgerStore, tmp_path: Path
+) -> None:
+    began_ns, ended_ns = NOW_NS, NOW_NS + 2 * HOUR_NS
+    clock = iter([began_ns, ended_ns])
+    # As if the sealer had come to it in between.
+    await store.seal([executions(HOUR, {})], now_ns=NOW_NS + HOUR_NS)
+    report = await import_files(
+        store,
+        [write(tmp_path / "a.log", hourful(HOUR, ["ada"]))],
+        NOWHERE,
+        now_ns=lambda: next(clock),
+        ingress_host="",
+        limits=USUAL,
+        progress=Told([]),
+    )
+    assert report.verdicts[EXECUTIONS] == {Verdict.REVISED: 1}
+    (head,) = await store.heads(EXECUTIONS, SPAN)
+    assert head.sealed_at_ns == ended_ns
+
+
+async def test_an_import_that_changes_nothing_leaves_the_next_look_as_it_is(
+    store: LedgerStore, tmp_path: Path
+) -> None:
+    lost = Gap(span=Span(START_NS, START_NS + 1), reason=GapReason.FAILED)
+    part = SlotPart(HOUR * 4 + 3, first=False)
+    call = CallKey("", "cowsay", "bob", "", CountryFrom.NOTHING, Kind.SYNC, Result.OK)
+    file = write(tmp_path / "a.log", hourful(HOUR, ["ada"]))
+    await bring(store, [file])
+    found = await stored(store, LogStream.EXECUTIONS, SPAN)
+    known = {(part, key): count for part, keys in found.items() for key, count in keys.items()}
+    # A source that has seen more and is to be asked again.
+    more = slotted({**known, (part, call): 1})
+    again = executions(HOUR, more, gaps=(lost,), looks=3, next_look_ns=NOW_NS + HOUR_NS)
+    (judged,) = await store.seal([again], now_ns=NOW_NS)
+    assert judged.verdict is Verdict.REVISED
+
+    report = await bring(store, [file])
+    assert report.verdicts[EXECUTIONS] == {Verdict.KEPT: 1}
+    (head,) = await store.heads(EXECUTIONS, SPAN)
+    assert (head.looks, head.next_look_ns) == (3, NOW_NS + HOUR_NS)
+
+
 async def test_progress_tells_bytes_and_ends_with_all_of_them(
     store: LedgerStore, corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -448,7 +499,7 @@ async def test_an_import_that_failed_leaves_nothing_behind(
             store,
             [file],
             NOWHERE,
-            now_ns=NOW_NS,
+            now_ns=lambda: NOW_NS,
             ingress_host="",
             limits=ReadingLimits(),
             progress=Breaks(),
