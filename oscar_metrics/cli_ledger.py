@@ -159,7 +159,11 @@ def _backfill(options: argparse.Namespace) -> int:
 def _import(options: argparse.Namespace) -> int:
     for file in options.files:
         # What a server would say of a file in a folder of its own could mislead.
-        if not file.is_file():
+        try:
+            is_file = file.is_file()
+        except OSError as exc:
+            raise BadRequest(f"{file} cannot be read ({exc.strerror})") from exc
+        if not is_file:
             raise BadRequest(f"{file} is no file")
     request = ImportFiles(files=tuple(str(file.absolute()) for file in options.files))
     report: ImportReport = _done(options, request, progress_shown("reading"))

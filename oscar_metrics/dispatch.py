@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -48,7 +49,7 @@ async def make_report(settings: Settings, request: ReportRequest) -> Report:
     if not ledger.is_on:
         return await _live(settings, request, None)
     problem = ""
-    if ledger.path.exists():
+    if _may_be_there(ledger.path):
         try:
             report: Report = await _here_or_there(settings, request, _nobody, create=False)
         except LedgerError as exc:
@@ -73,7 +74,7 @@ async def _ledger_finding(ledger: LedgerSettings) -> Finding:
     level, says, change = Level.OK, f"{ledger.file} can be opened", ""
     if not ledger.is_on:
         says = "off: every report asks its sources, and ends where they end"
-    elif not ledger.path.exists():
+    elif not _may_be_there(ledger.path):
         says = f"{ledger.file} is not there yet: the server makes it"
     else:
         try:
@@ -108,6 +109,14 @@ async def _here_or_there(
             return msgspec.json.decode(answer, type=result_type(request))
         return await _here(settings, store, request, progress)
     raise AssertionError("the last try returns or raises")
+
+
+def _may_be_there(file: Path) -> bool:
+    """Whether there is a file, or it cannot be told, and opening it will say why."""
+    try:
+        return file.exists()
+    except OSError:
+        return True
 
 
 def _encoded(request: Request) -> bytes:

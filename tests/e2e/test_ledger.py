@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -341,6 +342,24 @@ def test_a_backfill_seals_what_the_sources_hold(
         place.command("report", "summary", *ASKED, "--json", OSCAR_METRICS_LOG_FILES="").stdout
     )
     assert totals(report, truth) == truth
+
+
+@pytest.mark.parametrize("command", [["ledger", "show"], ["report", "summary"], ["check"]])
+def test_a_path_that_can_be_no_ledger_is_said(
+    common: dict[str, str], tmp_path: Path, command: list[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for file, problem in ((pipe, "something else"), (tmp_path / ("x" * 300), "longer than")):
+        done = Place({**common, "OSCAR_METRICS_LEDGER": str(file)}, tmp_path).command(*command)
+        assert done.returncode in (1, 3), done
+        said = " ".join((done.stderr + done.stdout).split())
+        assert problem in said, said
+
+
+def test_a_file_name_that_is_none_is_said(imported: Place) -> None:
+    done = imported.command("ledger", "import", "x" * 300)
+    assert (done.returncode, "cannot be read" in done.stderr) == (2, True), done.stderr
 
 
 @contextmanager
