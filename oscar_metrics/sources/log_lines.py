@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -94,19 +95,33 @@ def interpret_execution(rest: str, status: str, ip: str, *, tagged: bool) -> Cal
     request, *fields = (rest + " ").split(SEPARATOR)
     if not fields and not tagged:
         return Unread.OTHER
+    remembered = len(request) <= _LONGEST_REMEMBERED
+    asked = _asked(request) if remembered else _asked.__wrapped__(request)
+    if isinstance(asked, Unread):
+        return asked if tagged else Unread.OTHER
+    execution = _execution(*asked, fields)
+    result = result_of(status)
+    if execution is None or result is None:
+        return Unread.NOT_UNDERSTOOD
+    return Call(*execution, result, ip.strip())
+
+
+# The same few requests come again and again; a long query does not.
+_LONGEST_REMEMBERED = 200
+
+
+@lru_cache(maxsize=4096)
+def _asked(request: str) -> tuple[Kind, str] | Unread:
+    """Kind and service that a request names; NOT_UNDERSTOOD for one that was cut short."""
     method, _, path = request.strip().strip('"').partition(" ")
     path = path.strip().strip('"')
     if method != "POST" and (path or not "POST".startswith(method)):
         return Unread.OTHER
     if not path.startswith(_PATHS):
-        cut_short = tagged and any(start.startswith(path) for start in _PATHS)
+        cut_short = any(start.startswith(path) for start in _PATHS)
         return Unread.NOT_UNDERSTOOD if cut_short else Unread.OTHER
     kind, _, tail = path[1:].partition("/")
-    execution = _execution(kind, tail, fields)
-    result = result_of(status)
-    if execution is None or result is None:
-        return Unread.NOT_UNDERSTOOD
-    return Call(*execution, result, ip.strip())
+    return _KINDS[kind], _service_of(tail)
 
 
 def execution_from_fields(kind: str, tail: str, rest: str) -> tuple[Kind, str, str] | None:
@@ -118,7 +133,7 @@ def execution_from_fields(kind: str, tail: str, rest: str) -> tuple[Kind, str, s
     """
     if kind not in _KINDS:
         return None
-    execution = _execution(kind, tail.strip(), (rest + " ").split(SEPARATOR))
+    execution = _execution(_KINDS[kind], _service_of(tail), (rest + " ").split(SEPARATOR))
     return None if execution is None else (execution[0], execution[2], execution[3])
 
 
@@ -134,11 +149,17 @@ _RESULTS = (
 )
 
 
-def _execution(kind: str, tail: str, fields: list[str]) -> tuple[Kind, str, str, str] | None:
+def _service_of(tail: str) -> str:
+    """The service in what follows `/run/` or `/job/`."""
+    tail = tail.strip()
     for end in _TAIL_ENDS:
         if end in tail:
             tail = tail[: tail.index(end)]
-    service, namespace = tail.strip(), ""
+    return tail.strip()
+
+
+def _execution(kind: Kind, service: str, fields: list[str]) -> tuple[Kind, str, str, str] | None:
+    namespace = ""
     if len(fields) == 3:
         service = fields[1].strip() or service
         namespace = fields[2].strip()
@@ -148,7 +169,7 @@ def _execution(kind: str, tail: str, fields: list[str]) -> tuple[Kind, str, str,
     too_long = max(len(service), len(namespace)) > _LONGEST_NAME or len(user) > _LONGEST_USER
     if not service or too_long or not _is_plain(f"{service}{namespace}{user}"):
         return None
-    return _KINDS[kind], namespace, service, user
+    return kind, namespace, service, user
 
 
 def _is_name(text: str) -> bool:
