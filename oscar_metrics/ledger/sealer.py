@@ -170,7 +170,14 @@ class Sealer:
                 else:
                     part = Done(failed=tuple((kind, hour) for hour in hours_of(work.span)))
                 parts.append(part)
-            judged = await self._store.seal(chosen, now_ns=now_ns) if chosen else []
+            try:
+                judged = await self._store.seal(chosen, now_ns=now_ns) if chosen else []
+            except Exception as exc:
+                # What the store cannot take must not keep it from everything else.
+                failed = tuple((kind, hour) for kind in work.kinds for hour in hours_of(work.span))
+                why = dict.fromkeys(work.kinds, f"could not be written: {exc}")
+                self._learn(work, [], Done(failed=failed), why, now_ns)
+                raise
             done = together(parts, judged)
             self._learn(work, chosen, done, why, now_ns)
             if judged:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from oscar_metrics.errors import LedgerError
-from oscar_metrics.facts import LogStream
+from oscar_metrics.facts import Inventory, LogStream, ServiceKey, SlotUsage, Usage
+from oscar_metrics.findings import Finding
 from oscar_metrics.ledger.sealer import IDLE_SECONDS
 from oscar_metrics.ledger.seals import SealKind
-from oscar_metrics.timerange import HOUR_NS
-from tests.ledger.sealing_scene import BEGIN, EXECUTIONS, EXPOSED, Scene
+from oscar_metrics.outcome import Ok, Outcome
+from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
+from tests.ledger.sealing_scene import BEGIN, EXECUTIONS, EXPOSED, Scene, log_files
 
 
 @pytest.fixture
@@ -264,6 +266,56 @@ async def test_the_loop_lives_through_a_store_that_fails_and_ends_when_cancelled
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+class UsageInNanoseconds:
+    """What a template measures that has the unit wrong: more than any store has room for."""
+
+    async def read_slots(
+        self, span: Span, inventory: Outcome[Inventory], *, now_ns: int, deadline: float | None
+    ) -> Outcome[tuple[SlotUsage, ...]]:
+        del inventory, now_ns, deadline
+        usage = Usage(cpu_seconds={ServiceKey("oscar-svc", "cowsay"): 1e18}, gpu_seconds=None)
+        slots = range(span.start_ns // SLOT_NS, span.stop_ns // SLOT_NS)
+        said = tuple(SlotUsage(slot=slot, quarters=1, usage=usage) for slot in slots)
+        return Ok(facts=said, origin="prometheus")
+
+    async def read(
+        self, span: Span, inventory: Outcome[Inventory], *, now_ns: int, deadline: float | None
+    ) -> Outcome[Usage]:
+        raise NotImplementedError
+
+    async def kept_from(self, now_ns: int, deadline: float | None) -> int | None:
+        del now_ns, deadline
+        return None
+
+    async def check(self, now_ns: int) -> list[Finding]:
+        raise NotImplementedError
+
+
+async def test_what_cannot_be_written_keeps_nothing_else_from_being_sealed(scene: Scene) -> None:
+    for hour in range(3):
+        scene.write(hour)
+    scene.at(3, minutes=10)
+    scene.sealer = scene.new_sealer(log_files(scene.folder, usage=UsageInNanoseconds()))
+    problems = 0
+    for _ in range(20):
+        try:
+            if await scene.sealer.step() == IDLE_SECONDS:
+                break
+        except LedgerError:
+            problems += 1
+    assert set(await scene.heads()) >= {0, 1, 2}
+    assert await scene.heads(SealKind.USAGE) == {}
+    assert problems
+    said = scene.sealer.status().kinds[SealKind.USAGE].last_error
+    assert said is not None
+    assert said.startswith("could not be written")
+    # It waits, ever longer, before it is tried again.
+    assert await scene.sealer.step() == IDLE_SECONDS
+    scene.at(3, minutes=16)
+    with pytest.raises(LedgerError):
+        await scene.sealer.step()
 
 
 async def test_a_question_that_was_cancelled_leaves_nothing_half_done(scene: Scene) -> None:
