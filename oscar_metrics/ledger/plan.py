@@ -42,8 +42,10 @@ def plan(kind: SealKind, asked: Span, sealed: Sealed, *, as_of: bool) -> Plan:
     made whole are asked again.
     """
     if kind is SealKind.USAGE:
-        # Sources measure usage between whole milliseconds.
-        asked = Span(_whole_ms(asked.start_ns), _whole_ms(asked.stop_ns))
+        # Sources measure usage between whole milliseconds, and say themselves what they
+        # make of less than one.
+        whole = Span(_whole_ms(asked.start_ns), _whole_ms(asked.stop_ns))
+        asked = whole if whole.length_ns or as_of else asked
     usable = [s for s in sealed.stretches if as_of or s.final or s.whole]
     retried = [s for s in sealed.stretches if s not in usable]
     stored = _stored(asked, usable)

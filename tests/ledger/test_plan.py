@@ -110,6 +110,12 @@ def test_usage_is_cut_at_whole_milliseconds() -> None:
     assert (made.stored, made.open) == ((Span(at(0), at(1)),), ())
 
 
+def test_usage_of_less_than_a_millisecond_is_asked_of_who_can_say() -> None:
+    asked = Span(at(0, 1), at(0, 2))
+    made = plan(SealKind.USAGE, asked, Sealed(stretches=(stretch(0, 2),), gaps=()), as_of=False)
+    assert (made.stored, made.open) == ((), (asked,))
+
+
 def test_as_of_takes_what_was_sealed_as_it_was_and_names_what_was_not() -> None:
     partial = stretch(0, 1, final=False, whole=False)
     sealed = Sealed(stretches=(partial,), gaps=())
