@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,7 +23,7 @@ from oscar_metrics.facts import (
     SlotPart,
     Tallies,
 )
-from oscar_metrics.ledger.importing import ImportReport, import_files
+from oscar_metrics.ledger.importing import ImportReport, _size_of, import_files
 from oscar_metrics.ledger.seals import KIND_OF, SealKind, Verdict
 from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.outcome import Gap, GapReason
@@ -78,11 +80,13 @@ LITTLE = ReadingLimits(block_bytes=4096)
 class Told:
     """Notes what progress was told."""
 
-    def __init__(self, told: list[tuple[int, int, str]]) -> None:
-        self._told = told
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int, str]] = []
+        self.begun = asyncio.Event()
 
     def __call__(self, done: int, total: int, doing: str) -> None:
-        self._told.append((done, total, doing))
+        self.told.append((done, total, doing))
+        self.begun.set()
 
 
 class Breaks:
@@ -99,7 +103,7 @@ async def bring(
     countries: Countries = NOWHERE,
     *,
     now_ns: int = NOW_NS,
-    told: list[tuple[int, int, str]] | None = None,
+    told: Told | None = None,
     limits: ReadingLimits = USUAL,
 ) -> ImportReport:
     return await import_files(
@@ -109,7 +113,7 @@ async def bring(
         now_ns=lambda: now_ns,
         ingress_host=BASE_HOST,
         limits=limits,
-        progress=Told([] if told is None else told),
+        progress=Told() if told is None else told,
     )
 
 
@@ -445,7 +449,7 @@ async def test_what_others_seal_while_files_are_read_is_no_sign_of_a_clock_set_b
         now_ns=lambda: next(clock),
         ingress_host="",
         limits=USUAL,
-        progress=Told([]),
+        progress=Told(),
     )
     assert report.verdicts[EXECUTIONS] == {Verdict.REVISED: 1}
     (head,) = await store.heads(EXECUTIONS, SPAN)
@@ -478,9 +482,10 @@ async def test_progress_tells_bytes_and_ends_with_all_of_them(
     store: LedgerStore, corpus: Corpus, tmp_path: Path
 ) -> None:
     files = write_log_files(corpus, tmp_path, compress=True)
-    told: list[tuple[int, int, str]] = []
-    await bring(store, files, told=told, limits=LITTLE)
+    progress = Told()
+    await bring(store, files, told=progress, limits=LITTLE)
     total = sum(file.stat().st_size for file in files)
+    told = progress.told
     done = [so_far for so_far, _, _ in told]
     assert done == sorted(done)
     assert {of for _, of, _ in told} == {total}
@@ -507,6 +512,43 @@ async def test_an_import_that_failed_leaves_nothing_behind(
     assert await store.heads(EXECUTIONS, SPAN) == []
     await bring(store, [file])
     assert await calls_of(store, HOUR) == {"ada": 12}
+
+
+async def test_a_cancelled_import_ends_and_leaves_nothing_behind(
+    store: LedgerStore, tmp_path: Path
+) -> None:
+    lines = [line for hour in range(40) for line in hourful(HOUR + hour, ["a"], step_ns=SECOND_NS)]
+    file = write(tmp_path / "a.log", lines)
+    told = Told()
+    importing = asyncio.create_task(bring(store, [file], told=told, limits=LITTLE))
+    await told.begun.wait()
+    importing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await importing
+    assert {doing for _, _, doing in told.told} == {"reading"}
+    assert await store.heads(EXECUTIONS, SPAN) == []
+    report = await bring(store, [file])
+    assert report.lines_understood == len(lines)
+
+
+def test_a_file_that_may_not_be_read_is_said(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.log", ["secret"])
+    file.chmod(0)
+    said, says = os.pipe()
+    child = os.fork()
+    if not child:
+        # Permissions hold nobody back who is root.
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        try:
+            _size_of([file], 10)
+        except LedgerError as exc:
+            os.write(says, str(exc).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(says)
+    with os.fdopen(said) as pipe:
+        assert pipe.read() == f"{file} may not be read by this user"
 
 
 async def test_a_report_can_be_sent_and_read(store: LedgerStore, tmp_path: Path) -> None:
