@@ -89,7 +89,13 @@ def findings_table(findings: Iterable[Finding]) -> Table:
 
 
 def _pairs(title: str, values: dict[str, object]) -> Table:
-    table = Table(title=escape(title), title_justify="left", box=None, show_header=False)
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        min_width=len(title),  # a title is broken where its table is narrower
+        box=None,
+        show_header=False,
+    )
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in values.items():
@@ -121,7 +127,13 @@ def _rows(title: str, rows: list[dict[str, object]]) -> Table:
     shown = [name for name in (rows[0] if rows else ()) if rows[0][name] is not UNSET]
     for name in shown:
         numeric = all(isinstance(row[name], int | float | None) for row in rows)
-        table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(
+            # Broken between words, where it must be, and a period's name not at all.
+            escape(name.replace("_", " ")),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=name == "period",
+        )
     for row in rows:
         table.add_row(*(escape(_short(row[name])) for name in shown))
     if not rows:

@@ -118,7 +118,8 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     start: str
     end: str
     as_of: str | UnsetType = UNSET
-    value: float | None
+    # A count stays one when it is read from JSON: a saved answer has the bytes of HTTP's.
+    value: int | float | None
     unit: str | UnsetType = UNSET
     sources: tuple[SourceStatus, ...]
     restated: tuple[Restatement, ...] | UnsetType = UNSET
@@ -128,7 +129,7 @@ class ServiceMetric(msgspec.Struct, frozen=True, kw_only=True):
     """One of the metrics of a service, on the path route."""
 
     metric: Metric
-    value: float | None
+    value: int | float | None
     unit: str | UnsetType = UNSET
     sources: tuple[SourceStatus, ...]
 

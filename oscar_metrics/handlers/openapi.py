@@ -421,6 +421,9 @@ def _schemas() -> Json:
     _, schemas = msgspec.json.schema_components(_SHAPES, ref_template=_REF)
     for shape, schema in schemas.items():
         for name, field in schema.get("properties", {}).items():
+            if {"type": "number"} in (kinds := field.get("anyOf", [])):
+                # A whole number is a number: JSON has one kind.
+                field["anyOf"] = [kind for kind in kinds if kind != {"type": "integer"}]
             field.update(FIELDS.get(f"{shape}.{name}") or FIELDS[name])
     for shape in _TWICE:
         schemas[shape + _WITHOUT_NULL] = _without_null(copy.deepcopy(schemas[shape]))

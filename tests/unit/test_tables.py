@@ -99,8 +99,8 @@ FROM_LEDGER = msgspec.structs.replace(
 )
 
 
-def shown(report: Report) -> str:
-    console = Console(file=io.StringIO(), width=200)
+def shown(report: Report, *, columns: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=columns)
     for table in as_table(report):
         console.print(table)
     file = console.file
@@ -126,6 +126,22 @@ def test_a_terminal_shows_figures_and_sources_as_they_are(
 ) -> None:
     text = shown(report)
     assert [part for part in expected if part not in text] == []
+
+
+def test_what_is_wide_is_broken_between_words_and_neither_a_title_nor_a_period_is() -> None:
+    lines = shown(SERIES, columns=79).splitlines()
+    assert lines[0].strip() == "a to b as of t"
+    assert any(line.startswith("2026-01 ") for line in lines)
+    narrow = shown(msgspec.structs.replace(VALUE, start="2026-01-01T00:00:00Z" * 2))
+    assert narrow.splitlines()[0].strip() == f"{'2026-01-01T00:00:00Z' * 2} to b"
+
+
+def test_a_count_that_came_as_json_is_written_without_a_fraction() -> None:
+    counted = msgspec.structs.replace(VALUE, value=6539)
+    body = msgspec.json.encode(counted)
+    received = msgspec.json.decode(body, type=wire.Value)
+    assert msgspec.json.encode(received) == body
+    assert as_csv(received).splitlines()[1] == "svc,cpu-hours,a,b,6539,hours"
 
 
 def test_csv_of_a_summary_is_whole_and_safe() -> None:
