@@ -20,8 +20,8 @@ from oscar_metrics.cli_terminal import (
     EXIT_OK,
     EXIT_USAGE,
     complain,
-    console,
     print_json,
+    print_parts,
     settings_of,
     spinning,
 )
@@ -122,7 +122,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print_json(findings)
     else:
-        console().print(findings_table(findings))
+        print_parts([findings_table(findings)])
     problems = any(finding.level is Level.PROBLEM for finding in findings)
     return EXIT_INCOMPLETE if problems else EXIT_OK
 

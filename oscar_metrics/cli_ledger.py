@@ -17,8 +17,8 @@ from oscar_metrics.cli_terminal import (
     EXIT_INCOMPLETE,
     EXIT_OK,
     complain,
-    console,
     print_json,
+    print_parts,
     progress_shown,
     settings_of,
     spinning,
@@ -208,9 +208,7 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         print_json(coverage)
     else:
-        out = console()
-        for part in as_calendar(coverage):
-            out.print(part)
+        print_parts(as_calendar(coverage))
     # A past inventory cannot be had: nothing is to be done about its holes.
     holes = any(kind.holes for kind in coverage.kinds if kind.kind is not SealKind.INVENTORY)
     return EXIT_INCOMPLETE if holes else EXIT_OK
@@ -221,7 +219,7 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         print_json(findings)
     else:
-        console().print(findings_table(findings))
+        print_parts([findings_table(findings)])
     wrong = any(finding.level is not Level.OK for finding in findings)
     return EXIT_INCOMPLETE if wrong else EXIT_OK
 

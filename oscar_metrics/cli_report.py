@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from oscar_metrics import wire
 from oscar_metrics.cli_terminal import (
     EXIT_INCOMPLETE,
     EXIT_OK,
-    console,
     print_json,
+    print_parts,
     settings_of,
     spinning,
 )
@@ -46,7 +47,9 @@ def add_report(commands: Any) -> None:
     summary = reports.add_parser("summary", parents=[common, _series()], help="totals")
     summary.set_defaults(run=_report, request=_summary)
 
-    breakdown = reports.add_parser("breakdown", parents=[common, _series()], help="a row per ...")
+    breakdown = reports.add_parser(
+        "breakdown", parents=[common, _series()], help="a row per service, user or country"
+    )
     breakdown.add_argument(
         "--group-by",
         choices=[group.value for group in wire.GroupBy],
@@ -140,10 +143,16 @@ def _print(report: Report, options: argparse.Namespace) -> None:
             print(as_csv(report), end="")
         else:
             print(breakdown_csv(report), end="")
+        _say_what_is_missing(report)
     else:
-        out = console()
-        for table in as_table(report):
-            out.print(table)
+        print_parts(as_table(report))
+
+
+def _say_what_is_missing(report: Report) -> None:
+    """Rows have no place for what became of the sources; whoever runs the command reads it."""
+    for source in report.sources:
+        if source.status is not wire.SourceState.OK:
+            print(f"{source.name}: {source.status}: {source.notes}", file=sys.stderr)
 
 
 def _range(options: argparse.Namespace) -> AskedRange:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from oscar_metrics.ledger.store import Progress as ToldProgress
@@ -32,9 +33,19 @@ def settings_of(options: argparse.Namespace) -> Settings:
     return settings
 
 
-def console() -> Console:
-    """A terminal's own width; lines as long as they are for whatever reads a pipe."""
-    return Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS)
+def print_parts(parts: Iterable[RenderableType]) -> None:
+    """Tables and texts: as wide as a terminal is, or as long as they are for what reads a pipe."""
+    if sys.stdout.isatty():
+        console = Console()
+        for part in parts:
+            console.print(part)
+        return
+    console = Console(width=_PIPE_COLUMNS)
+    for part in parts:
+        with console.capture() as capture:
+            console.print(part)
+        # A table fills its lines up with blanks, as far as the longest of its cells reaches.
+        print(re.sub(r" +$", "", capture.get(), flags=re.MULTILINE), end="")
 
 
 def print_json(value: object) -> None:

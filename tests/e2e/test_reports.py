@@ -238,3 +238,6 @@ def test_the_command_line_says_the_same(
     # 3: Kubernetes or Prometheus is not there, and broken lines are.
     assert (done.returncode, done.stderr) == (3, "")
     assert json.loads(done.stdout)["totals"] == get(client, "/system/metrics/summary")["totals"]
+    rows = command_line(["report", "summary", *asked, "--csv"], settings, tmp_path)
+    assert len(rows.stdout.splitlines()) == 2
+    assert "request-logs: partial: " in rows.stderr, "a table has no place for it"

@@ -12,6 +12,7 @@ import pytest
 from oscar_metrics import wire
 from oscar_metrics.cli import main
 from oscar_metrics.cli_report import digest_line
+from oscar_metrics.cli_terminal import print_parts
 from oscar_metrics.command_requests import (
     AskBreakdown,
     AskedRange,
@@ -25,7 +26,9 @@ from oscar_metrics.command_requests import (
     Show,
     Verify,
 )
+from oscar_metrics.findings import Finding, Level
 from oscar_metrics.ledger.store import ExportForm
+from oscar_metrics.tables import findings_table
 
 ASKED = AskedRange(start="2026-01-01T00:00:00Z", as_of="2026-02-01T00:00:00Z", interval="day")
 REQUESTS: list[Request] = [
@@ -110,3 +113,14 @@ def test_sha256sum_reads_the_digest_of_a_file_of_any_name(name: str, tmp_path: P
     assert subprocess.run(check, cwd=tmp_path, capture_output=True, check=False).returncode == 0
     (tmp_path / name).write_bytes(body + b" ")
     assert subprocess.run(check, cwd=tmp_path, capture_output=True, check=False).returncode == 1
+
+
+def test_what_reads_a_pipe_gets_whole_lines_without_padding(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = "a finding " * 50
+    finding = Finding(source="ledger", level=Level.OK, says=long, change="")
+    print_parts([findings_table([finding, finding]), "the end"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [line.rstrip() for line in lines]
+    assert [line.count("a finding") for line in lines] == [0, 50, 50, 0]
