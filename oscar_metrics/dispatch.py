@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,13 @@ async def _ledger_finding(ledger: LedgerSettings) -> Finding:
         says = "off: every report asks its sources, and ends where they end"
     elif not _may_be_there(ledger.path):
         says = f"{ledger.file} is not there yet: the server makes it"
+        folder = next(path for path in ledger.path.absolute().parents if path.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            level, says = (
+                Level.PROBLEM,
+                f"{ledger.file} cannot be made: {folder} may not be written",
+            )
+            change = "make its folder, or name another file (OSCAR_METRICS_LEDGER)"
     else:
         try:
             store = await open_ledger(ledger, create=False)

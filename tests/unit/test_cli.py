@@ -124,3 +124,28 @@ def test_what_reads_a_pipe_gets_whole_lines_without_padding(
     lines = capsys.readouterr().out.splitlines()
     assert lines == [line.rstrip() for line in lines]
     assert [line.count("a finding") for line in lines] == [0, 50, 50, 0]
+
+
+@pytest.mark.parametrize(
+    ("file", "level"),
+    [
+        ("data/ledger.duckdb", "ok"),
+        ("no folder/ledger.duckdb", "problem"),
+    ],
+)
+def test_check_says_whether_a_ledger_can_be_made(
+    file: str,
+    level: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "no folder").touch()
+    monkeypatch.setenv("OSCAR_METRICS_LEDGER", str(tmp_path / file))
+    monkeypatch.setenv("OSCAR_METRICS_KUBERNETES", "off")
+    monkeypatch.setenv("PROMETHEUS_URL", "off")
+    with pytest.raises(SystemExit):
+        main(["check", "--json"])
+    findings = msgspec.json.decode(capsys.readouterr().out, type=list[Finding])
+    assert [one.level for one in findings if one.source == "ledger"] == [level]
+    assert not (tmp_path / "data").exists(), "only asked"
