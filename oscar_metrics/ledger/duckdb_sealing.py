@@ -263,7 +263,7 @@ def _look_again(cursor: duckdb.DuckDBPyConnection) -> None:
             SELECT seal_id, c.looks, c.next_look_ns
             FROM temp.judged JOIN temp.candidates AS c USING (n)
             WHERE hours = 1
-              AND verdict IN ('{Verdict.SAME}', '{Verdict.KEPT}', '{Verdict.AMBIGUOUS}')
+              AND verdict NOT IN ('{Verdict.SEALED}', '{Verdict.REVISED}')
         ) AS c
         WHERE id = c.seal_id AND c.looks > seals.looks
         """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import IntEnum
+from typing import TypeGuard
 
 import msgspec
 
@@ -132,6 +133,8 @@ class Looks:
     ) -> Candidate | None:
         """The candidate as it is to be sealed, or None for an hour to leave as it is.
 
+        What was sealed while the clock stood later cannot be replaced before that time, and
+        is looked at again then.
         `accountable` is an hour after others that are sealed, `failures` how often in a row
         nothing could be said of it, now included. What a source that failed says nothing of
         is sealed as missing when its last look is past and it was tried for some time; what a
@@ -151,11 +154,15 @@ class Looks:
         if candidate.kind is SealKind.INVENTORY:
             return candidate  # it has no past to look at again
         may_heal = any(gap.reason in FAILING for gap in candidate.gaps)
-        return msgspec.structs.replace(
-            candidate,
-            looks=looks,
-            next_look_ns=self.next_look_ns(candidate.hour, looks, now_ns, may_heal=may_heal),
-        )
+        next_look_ns = self.next_look_ns(candidate.hour, looks, now_ns, may_heal=may_heal)
+        if is_from_later(head, now_ns):
+            next_look_ns = head.sealed_at_ns + self._retry_ns
+        return msgspec.structs.replace(candidate, looks=looks, next_look_ns=next_look_ns)
+
+
+def is_from_later(head: SealHead | None, now_ns: int) -> TypeGuard[SealHead]:
+    """Whether a seal was made while the clock stood later than it does now."""
+    return head is not None and head.sealed_at_ns > now_ns
 
 
 def due(kind: SealKind, known: Known, looks: Looks, now_ns: int) -> dict[int, Rank]:
@@ -176,7 +183,7 @@ def due(kind: SealKind, known: Known, looks: Looks, now_ns: int) -> dict[int, Ra
         elif now_ns >= known.holes_not_before_ns:
             found[hour] = Rank.HOLE
     for hour, head in known.heads.items():
-        if head.next_look_ns is None or head.next_look_ns > now_ns or hour > newest:
+        if hour > newest or not _is_looked_at(head, now_ns):
             continue
         if not _waits(known.tries.get(hour), now_ns):
             regular = looks.is_regular(head) and hour not in known.tries
@@ -234,6 +241,13 @@ def bottom(heads: Mapping[int, SealHead]) -> int | None:
         if in_a_row == EMPTY_DAYS:
             return day * 24
     return None
+
+
+def _is_looked_at(head: SealHead, now_ns: int) -> bool:
+    if head.next_look_ns is None:
+        # What comes from later is not final: its hour may not even have been over.
+        return is_from_later(head, now_ns)
+    return head.next_look_ns <= now_ns
 
 
 def _waits(tried: Try | None, now_ns: int) -> bool:

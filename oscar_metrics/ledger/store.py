@@ -66,7 +66,8 @@ class LedgerStore(Protocol):
     async def seal(self, candidates: Sequence[Candidate], *, now_ns: int) -> list[Judged]:
         """Judge each candidate against what is sealed, and write what has seen more; all or none.
 
-        What is judged the same or kept has its number of looks and its next look updated.
+        A seal that is not replaced has its next look, and their number, updated where the
+        candidate is of a further look.
         """
 
     def importing(self) -> Import:

@@ -16,7 +16,7 @@ from oscar_metrics.ledger.sealer import IDLE_SECONDS
 from oscar_metrics.ledger.seals import SealKind
 from oscar_metrics.outcome import Ok, Outcome
 from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
-from tests.ledger.sealing_scene import BEGIN, EXECUTIONS, EXPOSED, Scene, log_files
+from tests.ledger.sealing_scene import BEGIN, EXECUTIONS, EXPOSED, MINUTE_NS, Scene, log_files
 
 
 @pytest.fixture
@@ -201,6 +201,29 @@ async def test_a_correction_the_clock_forbids_is_made_later(scene: Scene) -> Non
     scene.at(25)
     await scene.work()
     assert await scene.count(0) == 4
+
+
+async def test_hours_that_a_clock_too_far_ahead_has_closed_are_looked_at_again(
+    scene: Scene,
+) -> None:
+    await hour_zero_is_final(scene)
+    # For a moment the clock stands more than a day ahead: no hour has ended yet, really.
+    scene.at(25 + 40)
+    await scene.work()
+    assert (await scene.heads())[27].next_look_ns is None
+    assert await scene.reasons(27) == {"NO_LINES"}
+    scene.at(28, minutes=10)
+    scene.write(27, calls=4)
+    await scene.work()
+    # Not replaced yet, and no more final: who reports asks the source.
+    head = (await scene.heads())[27]
+    assert (head.revision, head.looks) == (1, 2)
+    assert head.next_look_ns == head.sealed_at_ns + 5 * MINUTE_NS
+    scene.at(25 + 41)
+    await scene.work()
+    assert (await scene.count(27), await scene.reasons(27)) == (4, set())
+    head = (await scene.heads())[27]
+    assert (head.revision, head.next_look_ns) == (2, None)
 
 
 async def test_the_past_is_filled_newest_first_and_goes_on_after_a_restart(
