@@ -40,8 +40,9 @@ ORIGIN = "log-archive"
 _BATCH_BLOCKS = 60
 # What ended less than a day ago is looked at once more then: other sources may know more.
 _MAY_GROW_NS = DAY_NS
-# The longest list in a report.
+# The longest list in a report, and in an error.
 _LISTED = 100
+_FILES_NAMED = 5
 _SLOTS = HOUR_NS // SLOT_NS
 _DISORDERED = "lines stood far from their place in time: copies of them may have been counted"
 _UNTIMED = "lines recognised as calls had no time that could be read"
@@ -104,7 +105,8 @@ async def import_files(
     finally:
         reader.close()
     if not reader.reading.met and not reader.reading.untimed.total():
-        raise LedgerError(f"no line of any file is of a log that is known: {_KNOWN_LOGS}")
+        nothing = f"no line of any file is of a log that is known: {_KNOWN_LOGS}"
+        raise LedgerError("; ".join([nothing, *reader.reading.problems[:_FILES_NAMED]]))
     progress(total_bytes, total_bytes, "sealing")
     sealing_ns = now_ns()
     candidates = [
@@ -197,8 +199,9 @@ def _size_of(files: Sequence[Path], most: int) -> int:
         except OSError:
             problems.append(f"{file} cannot be opened")
     if problems:
-        more = f"; and {len(problems) - 5:,} more" if len(problems) > 5 else ""
-        raise LedgerError("; ".join(problems[:5]) + more)
+        left = len(problems) - _FILES_NAMED
+        more = f"; and {left:,} more" if left > 0 else ""
+        raise LedgerError("; ".join(problems[:_FILES_NAMED]) + more)
     return size
 
 

@@ -419,6 +419,10 @@ async def test_what_is_no_log_is_said(store: LedgerStore, tmp_path: Path) -> Non
     text = write(tmp_path / "notes.txt", ["buy milk"])
     with pytest.raises(LedgerError, match=r"no line of any file is of a log that is known"):
         await bring(store, [text])
+    broken = tmp_path / "broken.log.gz"
+    broken.write_bytes(gzip.compress(b"short")[:-4])
+    with pytest.raises(LedgerError, match=r"; broken.log.gz ends in the middle of its gzip data"):
+        await bring(store, [broken])
     log = write(tmp_path / "a.log", hourful(HOUR, ["ada"]))
     report = await bring(store, [text, log])
     assert report.verdicts[EXECUTIONS] == {Verdict.SEALED: 1}
