@@ -92,7 +92,11 @@ def _common() -> argparse.ArgumentParser:
     )
     form = common.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="the answer of the HTTP API")
-    form.add_argument("--csv", action="store_true", help="comma-separated, for a spreadsheet")
+    form.add_argument(
+        "--csv",
+        action="store_true",
+        help="comma-separated, for a spreadsheet; standard error says what is missing",
+    )
     common.add_argument(
         "--save",
         type=Path,

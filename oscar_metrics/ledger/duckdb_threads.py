@@ -57,7 +57,10 @@ class Threads:
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise LedgerError("the ledger is to be a file, and something else has its name")
             if not path.exists() and not create:
-                raise LedgerError(f"there is no ledger at {path}")
+                raise LedgerError(
+                    f"there is no ledger at {path} (OSCAR_METRICS_LEDGER):"
+                    " the server, an import or a backfill makes one"
+                )
         # What does not fit into memory goes to a folder beside the file (`<file>.tmp`).
         config: dict[str, Setting] = {
             "memory_limit": f"{memory_mb}MB",
