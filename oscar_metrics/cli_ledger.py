@@ -178,7 +178,7 @@ def _import(options: argparse.Namespace) -> int:
 
 def _said_of(report: ImportReport) -> Iterator[str]:
     yield (
-        f"{report.files:,} files: {report.lines_understood:,} of {report.lines_seen:,} calls"
+        f"files: {report.files:,}; {report.lines_understood:,} of {report.lines_seen:,} calls"
         f" understood, {report.copies:,} copies of lines passed over"
     )
     for kind, verdicts in report.verdicts.items():
