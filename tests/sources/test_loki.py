@@ -277,7 +277,12 @@ async def test_a_loki_that_never_answers_in_time_says_nothing(tmp_path: Path) ->
         step_ns = SLOT_NS // 20_000
         streams.write([(streams.slot_ns + n * step_ns, call(f"{n}")) for n in range(20_000)])
         outcome = await streams.read(streams.slot_ns, streams.slot_ns + SLOT_NS)
-    assert outcome == Unavailable(origin="loki", notes=("Loki did not answer in time",))
+    asked = Span(streams.slot_ns, streams.slot_ns + SLOT_NS)
+    assert outcome == Unavailable(
+        origin="loki",
+        notes=("Loki did not answer in time",),
+        gaps=(Gap(span=asked, reason=GapReason.FAILED),),
+    )
 
 
 async def test_a_loki_that_is_gone_says_nothing(tmp_path: Path) -> None:
