@@ -29,7 +29,7 @@ from oscar_metrics.ledger.plan import Plan, first_slot_missing, name_of, stored_
 from oscar_metrics.ledger.reading import LedgerReading
 from oscar_metrics.ledger.seals import KIND_OF, Restated, Sealed, SealKind
 from oscar_metrics.live import NO_CLUSTER, Live, logs_in
-from oscar_metrics.outcome import GapReason, Ok, Outcome, Unavailable, with_facts
+from oscar_metrics.outcome import Gap, GapReason, Ok, Outcome, Unavailable, with_facts
 from oscar_metrics.reports import service_count
 from oscar_metrics.sums import CallSums, Grouping, of_slots, of_tallies, together
 from oscar_metrics.tasks import task_group
@@ -217,7 +217,7 @@ class Asking:
 
         async def asked(span: Span) -> Piece:
             outcome = await live(span)
-            if isinstance(outcome, Unavailable) and _holds(made.doubtful, span):
+            if _holds(made.doubtful, span) and _says_less(outcome, sealed, span):
                 outcome = await stored(stored_instead(self._asked.span, sealed, (span,)))
             cut = [slot for slot in made.cut if slot.clip(span).length_ns]
             if not isinstance(outcome, Ok):
@@ -389,6 +389,19 @@ def _stretches(made: Plan) -> list[Span]:
         outside = [left for span in spans for left in subtract(span, others)]
         spans = sorted(span for span in (*inside, *outside) if span.length_ns)
     return spans
+
+
+def _says_less(outcome: Outcome[Any], sealed: Sealed, span: Span) -> bool:
+    """Whether more of a stretch is missing of what a source says now than of what is sealed."""
+    if isinstance(outcome, Ok):
+        return False
+    return isinstance(outcome, Unavailable) or _missing_ns(outcome.gaps, span) > _missing_ns(
+        sealed.gaps, span
+    )
+
+
+def _missing_ns(gaps: Iterable[Gap], span: Span) -> int:
+    return sum(part.length_ns for part in merge(gap.span.clip(span) for gap in gaps))
 
 
 def _holds(spans: Iterable[Span], span: Span) -> bool:

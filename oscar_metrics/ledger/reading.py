@@ -14,7 +14,6 @@ from oscar_metrics.ledger.plan import Plan, plan
 from oscar_metrics.ledger.seals import KIND_OF, Restated, Sealed, SealKind, Stretch
 from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.outcome import (
-    Ok,
     Outcome,
     Partial,
     SealedPart,
@@ -23,12 +22,14 @@ from oscar_metrics.outcome import (
     settle,
 )
 from oscar_metrics.sums import CallSums, Grouping
-from oscar_metrics.timerange import Span
+from oscar_metrics.timerange import HOUR_NS, Span, format_instant
 from oscar_metrics.usage_sums import UsageByPeriod
 
 T = TypeVar("T")
 
 ORIGIN = "ledger"
+# Inventories are sealed hour by hour; where none was for so long, things may have changed.
+_INVENTORY_OLD_NS = 3 * HOUR_NS
 
 
 class LedgerReading:
@@ -107,7 +108,15 @@ class LedgerReading:
         if found is None:
             return Unavailable(origin=ORIGIN, notes=("no inventory had been sealed then",))
         inventory, sealed_at_ns = found
-        return Ok(facts=inventory, origin=ORIGIN, last_updated_ns=sealed_at_ns)
+        old = as_of_ns - sealed_at_ns > _INVENTORY_OLD_NS
+        return settle(
+            inventory,
+            origin=ORIGIN,
+            asked=Span(as_of_ns, as_of_ns),
+            now_ns=as_of_ns,
+            doubts=[f"the newest that was known then is of {format_instant(sealed_at_ns)}"] * old,
+            last_updated_ns=sealed_at_ns,
+        )
 
     async def restated(
         self, streams: Collection[LogStream], *, usage: bool, since_ns: int, most: int

@@ -14,11 +14,11 @@ from msgspec import UNSET
 
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.errors import BadRequest
-from oscar_metrics.facts import LogStream
+from oscar_metrics.facts import Inventory, LogStream, Service
 from oscar_metrics.ledger.candidates import of_calls
 from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.holder import LedgerHolder
-from oscar_metrics.ledger.seals import KIND_OF, Candidate, Verdict
+from oscar_metrics.ledger.seals import KIND_OF, Candidate, SealKind, Verdict
 from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.periods import Interval, periods
@@ -203,6 +203,59 @@ async def test_an_hour_with_a_gap_is_asked_again_and_read_when_nobody_knows_bett
     assert report.totals.requests_count_total == 12
     source = next(source for source in report.sources if source.name == "request-logs")
     assert [gap.reason for gap in source.gaps] == [GapReason.FAILED]
+
+
+async def test_a_source_that_says_less_than_is_sealed_does_not_hide_it(
+    logs: LogFiles, store: DuckLedger, tmp_path: Path
+) -> None:
+    hour = Span(START_NS, START_NS + HOUR_NS)
+    gap = Gap(span=Span(START_NS, START_NS + SLOT_NS), reason=GapReason.FAILED)
+    poor = [
+        msgspec.structs.replace(
+            candidate,
+            gaps=(gap,),
+            calls={p: log for p, log in (candidate.calls or {}).items() if p.slot % 4},
+            next_look_ns=NOW_NS + HOUR_NS,
+        )
+        for candidate in await candidates(logs, hour)
+    ]
+    await store.seal(poor, now_ns=SEALED_AT_NS)
+    # All but the first quarter-hour has gone meanwhile.
+    little = tmp_path / "little"
+    little.mkdir()
+    second = format_instant(START_NS + SLOT_NS).rstrip("Z")
+    kept = [line for line in lines() if line.split(" ")[line.startswith("[")] < second]
+    (little / "a.log").write_text("\n".join(kept) + "\n")
+    now = LogFiles(LogFilesSettings(pattern=str(little / "*.log")))
+    span = asked(hour.start_ns, hour.stop_ns - SECOND_NS)
+    assert (await aggregator(now, None).summary(span)).totals.requests_count_total == 4
+    report = await aggregator(now, store).summary(span)
+    assert report.totals.requests_count_total == 12
+    source = next(source for source in report.sources if source.name == "request-logs")
+    assert (source.origin, [gap.reason for gap in source.gaps]) == ("ledger", [GapReason.FAILED])
+
+
+@pytest.mark.parametrize(("hours_later", "status"), [(1, "ok"), (40, "partial")])
+async def test_an_old_inventory_is_no_inventory_of_then(
+    store: DuckLedger, hours_later: int, status: str
+) -> None:
+    for kind in (SealKind.EXECUTIONS, SealKind.EXPOSED):
+        empty = Candidate(kind=kind, hour=START_NS // HOUR_NS, origin="loki", calls={})
+        await store.seal([empty], now_ns=SEALED_AT_NS)
+    deployed = Candidate(
+        kind=SealKind.INVENTORY,
+        hour=START_NS // HOUR_NS,
+        origin="kubernetes",
+        inventory=Inventory(services=(Service(namespace="a", name="b"),)),
+    )
+    await store.seal([deployed], now_ns=SEALED_AT_NS)
+    as_of_ns = SEALED_AT_NS + hours_later * HOUR_NS
+    span = asked(START_NS, START_NS + HOUR_NS - SECOND_NS, as_of_ns=as_of_ns)
+    report = await aggregator(None, store, now_ns=as_of_ns).summary(span)
+    assert report.totals.services_count_active == 1
+    source = next(source for source in report.sources if source.name == "service-inventory")
+    assert source.status == status
+    assert (format_instant(SEALED_AT_NS) in str(source.notes)) == (status == "partial")
 
 
 async def test_as_of_is_what_was_known_then_or_names_the_first_slot_that_was_not(
