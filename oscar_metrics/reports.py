@@ -338,12 +338,17 @@ def with_restated(report: Report, restated: Iterable[Restated]) -> Report:
             start=format_instant(hour.span.start_ns),
             end=format_instant(hour.span.stop_ns),
             sealed_at=format_instant(hour.sealed_at_ns),
-            was=hour.was,
-            now=hour.now,
+            was=_number(hour.kind, hour.was),
+            now=_number(hour.kind, hour.now),
         )
         for hour in restated
     )
     return msgspec.structs.replace(report, restated=said)
+
+
+def _number(kind: SealKind, value: float) -> int | float:
+    """Hours as they are; calls as the whole number they are."""
+    return value if kind is SealKind.USAGE else int(value)
 
 
 def source_of(metric: Metric) -> SourceName:

@@ -106,8 +106,8 @@ class Restatement(msgspec.Struct, frozen=True, kw_only=True):
     start: str
     end: str
     sealed_at: str
-    was: float
-    now: float
+    was: int | float
+    now: int | float
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
