@@ -196,6 +196,7 @@ _DAMAGED = (
 _SENTENCES = (
     ("No space left on device", "the disk of the ledger is full: free some space"),
     ("Disk quota exceeded", "the disk quota of the ledger is used up: free some space"),
+    ("File too large", "the ledger's file is larger than this process may write"),
     ("Permission denied", "the ledger's file, or its folder, may not be written by this user"),
     ("Operation not permitted", "the ledger's file, or its folder, belongs to another user"),
     ("Read-only file system", "the ledger's file is on a file system that is read-only"),
