@@ -153,7 +153,7 @@ class Looks:
         looks = head.looks + 1 if head is not None else 1
         if candidate.kind is SealKind.INVENTORY:
             return candidate  # it has no past to look at again
-        may_heal = any(gap.reason in FAILING for gap in candidate.gaps)
+        may_heal = candidate.stands_in or any(gap.reason in FAILING for gap in candidate.gaps)
         next_look_ns = self.next_look_ns(candidate.hour, looks, now_ns, may_heal=may_heal)
         if is_from_later(head, now_ns):
             next_look_ns = head.sealed_at_ns + self._retry_ns

@@ -164,7 +164,9 @@ async def _read(
 def _instead(first: Iterable[Candidate], second: Iterable[Candidate], note: str) -> list[Candidate]:
     """The second's hours where it says something of them, else the first's."""
     return [
-        one if why_missing(other) else msgspec.structs.replace(other, notes=(*other.notes, note))
+        one
+        if why_missing(other)
+        else msgspec.structs.replace(other, notes=(*other.notes, note), stands_in=True)
         for one, other in zip(first, second, strict=True)
     ]
 

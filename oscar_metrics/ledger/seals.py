@@ -35,6 +35,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     and `notes` (which cast no doubt) are the outcome's, cut to the hour; counts of lines
     that were not understood are no doubt here, since the calls' counts of lines say so.
     Times are in UTC nanoseconds; `next_look_ns` is None for an hour that is final.
+    `stands_in` is what a second source says while the first, which may know more, is silent;
+    it is not stored.
     """
 
     kind: SealKind
@@ -47,6 +49,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     looks: int = 1
     next_look_ns: int | None = None
+    stands_in: bool = False
     calls: SlottedLog | None = None
     usage: tuple[SlotUsage, ...] | None = None
     inventory: Inventory | None = None

@@ -7,14 +7,24 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from oscar_metrics.errors import LedgerError
-from oscar_metrics.facts import Inventory, LogStream, ServiceKey, SlotUsage, Usage
+from oscar_metrics.facts import (
+    CallLog,
+    Inventory,
+    LogStream,
+    ServiceKey,
+    SlottedLog,
+    SlotUsage,
+    Usage,
+)
 from oscar_metrics.findings import Finding
 from oscar_metrics.ledger.sealer import IDLE_SECONDS
 from oscar_metrics.ledger.seals import SealKind
-from oscar_metrics.outcome import Ok, Outcome
+from oscar_metrics.outcome import Ok, Outcome, Unavailable
+from oscar_metrics.sources.countries import Countries
 from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
 from tests.ledger.sealing_scene import BEGIN, EXECUTIONS, EXPOSED, MINUTE_NS, Scene, log_files
 
@@ -314,6 +324,64 @@ class UsageInNanoseconds:
 
     async def check(self, now_ns: int) -> list[Finding]:
         raise NotImplementedError
+
+
+class SilentLog:
+    """A request log that does not answer."""
+
+    origin = "loki"
+
+    async def read_slots(
+        self,
+        span: Span,
+        streams: frozenset[LogStream],
+        countries: Countries,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> dict[LogStream, Outcome[SlottedLog]]:
+        del span, countries, now_ns, deadline
+        return dict.fromkeys(streams, Unavailable(origin="loki", notes=("does not answer",)))
+
+    async def read(
+        self,
+        span: Span,
+        streams: frozenset[LogStream],
+        countries: Countries,
+        *,
+        now_ns: int,
+        deadline: float | None,
+    ) -> dict[LogStream, Outcome[CallLog]]:
+        raise NotImplementedError
+
+    async def kept_from(self, now_ns: int, deadline: float | None) -> int | None:
+        del now_ns, deadline
+        return None
+
+    async def check(self, now_ns: int) -> list[Finding]:
+        raise NotImplementedError
+
+
+async def test_what_stood_in_for_a_silent_log_is_not_final_until_that_was_heard(
+    scene: Scene,
+) -> None:
+    scene.write(0, calls=2)
+    known = log_files(scene.folder)
+    silent = msgspec.structs.replace(known, logs=SilentLog(), fallback_logs=known.logs)
+    # The hour's last look is past, and its pods tell of two calls.
+    scene.at(30)
+    scene.sealer = scene.new_sealer(silent)
+    await scene.work()
+    head = (await scene.heads())[0]
+    assert (head.origin, head.missing_ns, await scene.count(0)) == ("log-files", 0, 2)
+    assert head.next_look_ns == scene.now_ns + 5 * MINUTE_NS
+    # The log answers again, and has what deleted pods had written.
+    scene.write(0, calls=5)
+    scene.at(30, minutes=6)
+    scene.sealer = scene.new_sealer(known)
+    await scene.work()
+    head = (await scene.heads())[0]
+    assert (head.revision, head.next_look_ns, await scene.count(0)) == (2, None, 5)
 
 
 async def test_what_cannot_be_written_keeps_nothing_else_from_being_sealed(scene: Scene) -> None:
