@@ -89,7 +89,7 @@ def _longer(part: int, quarters: int) -> int:
 
 
 @given(seed=st.integers(0, 10**9), quarters=st.sampled_from([4, 96]), days=st.integers(1, 2))
-@settings(max_examples=15)
+@settings(max_examples=12)
 def test_totals_and_users_of_every_remaining_slot_are_those_of_before(
     seed: int, quarters: int, days: int
 ) -> None:
