@@ -43,6 +43,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _NOTHING_SEALED = Sealed(stretches=(), gaps=())
 _RETRY_AFTER_SECONDS = 15
+# Slots that are named where a range or its periods cut them.
+_SLOTS_NAMED = 10
 # Hours sealed anew that one report lists.
 RESTATED_MOST = 10_000
 
@@ -240,7 +242,7 @@ class Asking:
         pieces = [*first.result(), *(task.result() for task in rest)]
         if not pieces:
             return Unavailable(origin="ledger", notes=("nothing of it had been sealed then",))
-        named = ", ".join(name_of(slot) for slot in dict.fromkeys(cuts))
+        named = _named(list(dict.fromkeys(cuts)))
         return join(
             pieces,
             add,
@@ -378,6 +380,13 @@ def bounds_ns(asked: ReportRange) -> tuple[int, ...]:
         return ()
     first_ns = asked.span.start_ns // SLOT_NS * SLOT_NS
     return (first_ns, *(period.span.stop_ns for period in asked.periods))
+
+
+def _named(slots: list[Span]) -> str:
+    """The slots by their times, the first of them where there are many."""
+    more = len(slots) - _SLOTS_NAMED
+    names = [name_of(slot) for slot in slots[:_SLOTS_NAMED]]
+    return ", ".join([*names, f"and {more:,} more"] if more > 0 else names)
 
 
 def _stretches(made: Plan) -> list[Span]:

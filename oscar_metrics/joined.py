@@ -61,8 +61,8 @@ def join(
         return pieces[0].outcome
     spoke = [piece.outcome for piece in pieces if not isinstance(piece.outcome, Unavailable)]
     if not spoke:
-        notes = _distinct(note for piece in pieces for note in piece.outcome.notes)
-        return Unavailable(origin=_origins(pieces), notes=tuple(notes))
+        notes = (note for piece in pieces for note in piece.outcome.notes)
+        return Unavailable(origin=_origins(pieces), notes=tuple(_distinct([*doubts, *notes])))
     gaps = [gap for piece in pieces for gap in _missing(piece)]
     gaps += [gap for outcome in spoke if isinstance(outcome, Partial) for gap in outcome.gaps]
     said = [(piece, *doubts_and_remarks(piece.outcome)) for piece in pieces]

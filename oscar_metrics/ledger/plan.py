@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -35,11 +35,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     gaps: tuple[Gap, ...] = ()
 
 
-def plan(kind: SealKind, asked: Span, sealed: Sealed, *, as_of: bool) -> Plan:
+def plan(
+    kind: SealKind,
+    asked: Span,
+    sealed: Sealed,
+    *,
+    as_of: bool,
+    bounds_ns: Sequence[int] = (),
+) -> Plan:
     """How a range is put together from what is sealed.
 
     As of an instant everything sealed then counts as it is; else hours that may still be
-    made whole are asked again.
+    made whole are asked again. `bounds_ns` are those of a series' periods, which cut slots
+    as the ends of the range do.
     """
     if kind is SealKind.USAGE:
         # Sources measure usage between whole milliseconds, and say themselves what they
@@ -48,14 +56,14 @@ def plan(kind: SealKind, asked: Span, sealed: Sealed, *, as_of: bool) -> Plan:
         asked = whole if whole.length_ns or as_of else asked
     usable = [s for s in sealed.stretches if as_of or s.final or s.whole]
     retried = [s for s in sealed.stretches if s not in usable]
-    stored = _stored(asked, usable)
+    stored = _stored(asked, usable, bounds_ns)
     open_spans = tuple(subtract(asked, stored))
     return Plan(
         stored=stored,
         open=open_spans,
         cut=_cut(open_spans, usable),
-        doubtful=_stored(asked, retried),
-        stretches=tuple(s for s in usable if _aligned(asked, s).length_ns),
+        doubtful=_stored(asked, retried, bounds_ns),
+        stretches=tuple(s for s in usable if _stored(asked, [s], bounds_ns)),
         gaps=_gaps_within(sealed.gaps, stored),
     )
 
@@ -91,8 +99,28 @@ def _whole_ms(instant_ns: int) -> int:
     return instant_ns // MILLISECOND_NS * MILLISECOND_NS
 
 
-def _stored(asked: Span, stretches: Iterable[Stretch]) -> tuple[Span, ...]:
-    return tuple(merge(_aligned(asked, stretch) for stretch in stretches))
+def _stored(
+    asked: Span, stretches: Iterable[Stretch], bounds_ns: Sequence[int]
+) -> tuple[Span, ...]:
+    return tuple(
+        merge(
+            part
+            for stretch in stretches
+            for part in subtract(_aligned(asked, stretch), _cut_by(bounds_ns, stretch))
+        )
+    )
+
+
+def _cut_by(bounds_ns: Sequence[int], stretch: Stretch) -> list[Span]:
+    """The merged slots of a stretch that lie in more than one period."""
+    if stretch.quarters == 1:
+        return []
+    grain_ns = stretch.quarters * SLOT_NS
+    return [
+        Span(bound_ns // grain_ns * grain_ns, (bound_ns // grain_ns + 1) * grain_ns)
+        for bound_ns in bounds_ns
+        if bound_ns in stretch.span and bound_ns % grain_ns > 1
+    ]
 
 
 def _aligned(asked: Span, stretch: Stretch) -> Span:

@@ -60,7 +60,13 @@ class LedgerReading:
 
     def plan(self, kind: SealKind, sealed: Sealed) -> Plan:
         """How the range is put together."""
-        return plan(kind, self._asked, sealed, as_of=self._as_of_ns is not None)
+        return plan(
+            kind,
+            self._asked,
+            sealed,
+            as_of=self._as_of_ns is not None,
+            bounds_ns=self._bounds_ns,
+        )
 
     async def calls(
         self,

@@ -258,6 +258,33 @@ async def test_an_old_inventory_is_no_inventory_of_then(
     assert (format_instant(SEALED_AT_NS) in str(source.notes)) == (status == "partial")
 
 
+async def test_periods_that_cut_what_is_merged_are_missing_and_named(
+    logs: LogFiles, store: DuckLedger
+) -> None:
+    await store.seal(await candidates(logs, Span(START_NS, NOW_NS)), now_ns=SEALED_AT_NS)
+    later_ns = NOW_NS + 1000 * DAY_NS
+    while await store.compact(
+        now_ns=later_ns, quarters_kept_ns=10 * DAY_NS, hours_kept_ns=20 * DAY_NS
+    ):
+        pass
+    span = asked(START_NS, NOW_NS - SECOND_NS)
+    alone = aggregator(None, store, now_ns=later_ns)
+    for interval, zone, known in (
+        (Interval.DAY, "UTC", DAYS),
+        (Interval.DAY, "Europe/Madrid", 0),
+        (Interval.HOUR, "UTC", 0),
+    ):
+        split = periods(span.span, interval, zone, 2000)
+        report = await alone.summary(msgspec.structs.replace(span, periods=split))
+        assert report.periods is not UNSET
+        counts = [period.totals.requests_count_total for period in report.periods]
+        assert sum(count == 96 * 4 for count in counts) == known
+        assert sum(count is None for count in counts) == len(counts) - known
+        source = next(source for source in report.sources if source.name == "request-logs")
+        assert (source.status == "ok") == bool(known)
+        assert known or "2026-02-27T00:00:00Z to 2026-02-28T00:00:00Z" in str(source.notes)
+
+
 async def test_as_of_is_what_was_known_then_or_names_the_first_slot_that_was_not(
     logs: LogFiles, store: DuckLedger
 ) -> None:

@@ -116,6 +116,24 @@ def test_usage_of_less_than_a_millisecond_is_asked_of_who_can_say() -> None:
     assert (made.stored, made.open) == ((), (asked,))
 
 
+def test_what_is_merged_and_lies_in_two_periods_is_cut() -> None:
+    merged = stretch(0, 96, quarters=96)
+    sealed = Sealed(stretches=(merged,), gaps=())
+    asked = Span(at(0), at(72, 1))
+    days = [at(hours) for hours in (0, 24, 48, 72)]
+    made = plan(SealKind.EXECUTIONS, asked, sealed, as_of=False, bounds_ns=[*days, at(72, 1)])
+    assert (made.stored, made.open, made.cut) == ((asked,), (), ())
+    # The days of another zone begin an hour before.
+    local = [at(0), at(23), at(48), at(72, 1)]
+    made = plan(SealKind.EXECUTIONS, asked, sealed, as_of=False, bounds_ns=local)
+    assert made.stored == (Span(at(24), at(72, 1)),)
+    assert made.open == made.cut == (Span(at(0), at(24)),)
+    hours = [at(hour) for hour in range(73)]
+    made = plan(SealKind.EXECUTIONS, asked, sealed, as_of=False, bounds_ns=hours)
+    assert (made.stored, len(made.cut)) == ((Span(at(72), at(72, 1)),), 3)
+    assert made.stretches == (merged,)
+
+
 def test_as_of_takes_what_was_sealed_as_it_was_and_names_what_was_not() -> None:
     partial = stretch(0, 1, final=False, whole=False)
     sealed = Sealed(stretches=(partial,), gaps=())
