@@ -11,6 +11,7 @@ import asyncio
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,7 @@ from oscar_metrics.timerange import (
     SLOT_NS,
     Span,
     format_instant,
+    merge,
     subtract,
 )
 
@@ -40,6 +42,9 @@ ORIGIN = "log-archive"
 _BATCH_BLOCKS = 60
 # What ended less than a day ago is looked at once more then: other sources may know more.
 _MAY_GROW_NS = DAY_NS
+# Hours without a line are sealed as such between lines of one file, but no longer stretch of
+# them: a single line with a wrong time must not fill years with silence.
+_SILENT_HOURS_MOST = 7 * 24
 # The longest list in a report, and in an error.
 _LISTED = 100
 _FILES_NAMED = 5
@@ -206,10 +211,16 @@ def _size_of(files: Sequence[Path], most: int) -> int:
 
 
 def _candidates(reading: Reading[Numbering], stream: LogStream, now_ns: int) -> Iterator[Candidate]:
-    """A candidate for each hour in which the log has any line; its calls are in the store."""
+    """A candidate for each hour in which the log has any line, and for those silent in between.
+
+    Their calls are in the store. Silence is a gap that any other source may fill, so such an
+    hour is never final.
+    """
     slots = reading.sieve.slots(stream)
     broken = _broken(reading, stream)
-    for hour in sorted({slot // _SLOTS for slot in slots}):
+    alive_hours = {slot // _SLOTS for slot in slots}
+    silent_hours = _silent_hours(reading, stream, alive_hours)
+    for hour in sorted(alive_hours | silent_hours):
         span = Span(hour * HOUR_NS, (hour + 1) * HOUR_NS)
         alive = [Span(slot * SLOT_NS, (slot + 1) * SLOT_NS) for slot in slots_of(hour) & slots]
         lost = broken.get(hour, [])
@@ -218,15 +229,32 @@ def _candidates(reading: Reading[Numbering], stream: LogStream, now_ns: int) -> 
         doubts = [_DISORDERED] if hour in reading.disordered[stream] else []
         doubts += [_UNTIMED] if hour in reading.near_untimed[stream] else []
         again_ns = span.stop_ns + _MAY_GROW_NS
+        may_grow = again_ns > now_ns or hour in silent_hours
         yield Candidate(
             kind=KIND_OF[stream],
             hour=hour,
             origin=ORIGIN,
             gaps=tuple(sorted(gaps, key=lambda gap: gap.span)),
             doubts=tuple(doubts),
-            next_look_ns=again_ns if again_ns > now_ns else None,
+            next_look_ns=max(again_ns, now_ns) if may_grow else None,
             calls={},
         )
+
+
+def _silent_hours(
+    reading: Reading[Numbering], stream: LogStream, alive_hours: set[int]
+) -> set[int]:
+    """The hours that are over, lie between lines of one file, and have none of any."""
+    spans = [found.met[stream] for found in reading.read_files if stream in found.met]
+    between = merge(span.clip(reading.span) for span in spans)
+    silent: set[int] = set()
+    for earlier, later in pairwise(sorted(alive_hours)):
+        if not 1 < later - earlier <= _SILENT_HOURS_MOST:
+            continue
+        within = Span((earlier + 1) * HOUR_NS, later * HOUR_NS)
+        if any(within.clip(span) == within for span in between):
+            silent.update(range(earlier + 1, later))
+    return silent
 
 
 def slots_of(hour: int) -> set[int]:
@@ -238,7 +266,7 @@ def _broken(reading: Reading[Numbering], stream: LogStream) -> dict[int, list[Sp
     """What is not known of hours in which a file could not be read further."""
     broken: dict[int, list[Span]] = {}
     for found in reading.read_files:
-        if found.broke_off_ns is not None and stream in found.streams:
+        if found.broke_off_ns is not None and stream in found.met:
             hour = found.broke_off_ns // HOUR_NS
             broken.setdefault(hour, []).append(Span(found.broke_off_ns, (hour + 1) * HOUR_NS))
     return {hour: [min(spans)] for hour, spans in broken.items()}
@@ -251,6 +279,8 @@ def _report(reader: _Reader, judged: Iterable[Judged], over_ns: int) -> ImportRe
     for one in judged:
         counts = verdicts[one.kind]
         counts[one.verdict] = counts.get(one.verdict, 0) + 1
+        if one.verdict is Verdict.KEPT and not one.lines_seen:
+            continue  # that silence has nothing to say is no news
         if len(listed[one.verdict]) < _LISTED:
             listed[one.verdict].append(one)
     left_out = any(met.stop_ns > over_ns for met in reading.met.values())
@@ -275,7 +305,7 @@ def _problems(reading: Reading[Numbering]) -> list[str]:
     for found in reading.read_files:
         if found.untimed:
             problems.append(f"{found.name} has {found.untimed:,} calls without a time to be read")
-        if not found.streams and not found.untimed:
+        if not found.met and not found.untimed:
             problems.append(f"{found.name} has no line of a log that is known: {_KNOWN_LOGS}")
     if (more := len(problems) - _LISTED) > 0:
         problems[_LISTED:] = [f"and {more:,} more such findings"]

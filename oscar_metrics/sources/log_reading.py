@@ -75,14 +75,14 @@ class WholeTally:
 
 
 class FileRead(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one file: of which logs it has lines with a time.
+    """What became of one file: from when to when it has lines of each log.
 
     `untimed` counts calls without a time that can be read; `broke_off_ns` is where in time it
     could not be read further, None where it was read to its end.
     """
 
     name: str
-    streams: frozenset[LogStream]
+    met: dict[LogStream, Span]
     untimed: int
     broke_off_ns: int | None
 
@@ -277,7 +277,7 @@ class _Cursor:
         broken = self._blocks is not None and self._blocks.problem
         return FileRead(
             name=self.file.name,
-            streams=frozenset(self.met),
+            met=dict(self.met),
             untimed=self.untimed,
             broke_off_ns=self.position_ns if broken else None,
         )

@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
-import os
 import random
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from oscar_metrics.errors import LedgerError
-from oscar_metrics.facts import (
-    CallKey,
-    CountryFrom,
-    Kind,
-    LogStream,
-    Result,
-    SlotPart,
-    Tallies,
-)
-from oscar_metrics.ledger.importing import ImportReport, _size_of, import_files
-from oscar_metrics.ledger.seals import KIND_OF, SealKind, Verdict
+from oscar_metrics.facts import CallKey, LogStream, SlotPart, Tallies
+from oscar_metrics.ledger.seals import KIND_OF, Verdict
 from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.countries import Countries, GeoIP
-from oscar_metrics.sources.log_reading import ReadingLimits
 from oscar_metrics.sources.slotted_tallying import part_of
-from oscar_metrics.sums import PERIOD
-from oscar_metrics.timerange import (
-    DAY_NS,
-    HOUR_NS,
-    SECOND_NS,
-    SLOT_NS,
-    Span,
-    format_instant,
-    parse_instant,
-)
+from oscar_metrics.timerange import DAY_NS, HOUR_NS, SECOND_NS, SLOT_NS, Span, subtract
 from tests.corpus import Corpus, sample
 from tests.corpus.corpus import Mix
 from tests.corpus.geoip import write_geoip_database
 from tests.corpus.origins import write_log_files
-from tests.corpus.platform import BASE_HOST
+from tests.ledger.archives import (
+    EXECUTIONS,
+    HOUR,
+    LITTLE,
+    NOW_NS,
+    SPAN,
+    START_NS,
+    Told,
+    bring,
+    calls_of,
+    execution,
+    hourful,
+    stored,
+    write,
+)
 from tests.ledger.stores import ENGINES, executions, slotted
-
-START_NS = parse_instant("2026-02-27T00:00:00Z")
-HOUR = START_NS // HOUR_NS
-SPAN = Span(START_NS, START_NS + 2 * DAY_NS)
-NOW_NS = SPAN.stop_ns + 10 * DAY_NS
-EXECUTIONS = SealKind.EXECUTIONS
 
 
 @pytest.fixture(params=ENGINES)
@@ -69,69 +52,6 @@ def countries(tmp_path_factory: pytest.TempPathFactory) -> Countries:
     path = tmp_path_factory.mktemp("geoip") / "geoip.mmdb"
     write_geoip_database(path)
     return Countries(GeoIP.open(path), {})
-
-
-NOWHERE = Countries(GeoIP.open(None), {})
-USUAL = ReadingLimits()
-# So that many batches meet in the middle of a slot.
-LITTLE = ReadingLimits(block_bytes=4096)
-
-
-class Told:
-    """Notes what progress was told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[int, int, str]] = []
-        self.begun = asyncio.Event()
-
-    def __call__(self, done: int, total: int, doing: str) -> None:
-        self.told.append((done, total, doing))
-        self.begun.set()
-
-
-class Breaks:
-    """Stops the import before anything is sealed."""
-
-    def __call__(self, done: int, total: int, doing: str) -> None:
-        if doing == "sealing":
-            raise ConnectionError(done, total)
-
-
-async def bring(
-    store: LedgerStore,
-    files: Sequence[Path],
-    countries: Countries = NOWHERE,
-    *,
-    now_ns: int = NOW_NS,
-    told: Told | None = None,
-    limits: ReadingLimits = USUAL,
-) -> ImportReport:
-    return await import_files(
-        store,
-        files,
-        countries,
-        now_ns=lambda: now_ns,
-        ingress_host=BASE_HOST,
-        limits=limits,
-        progress=Told() if told is None else told,
-    )
-
-
-async def stored(store: LedgerStore, stream: LogStream, span: Span) -> dict[SlotPart, Tallies]:
-    """The calls of whole hours, by parts of slots."""
-    bounds = [
-        start_ns + offset_ns
-        for start_ns in range(span.start_ns, span.stop_ns, SLOT_NS)
-        for offset_ns in (0, 1)
-    ]
-    grouping = (PERIOD, *CallKey._fields)
-    heads = await store.heads(KIND_OF[stream], span)
-    spans = [Span(head.hour * HOUR_NS, (head.hour + 1) * HOUR_NS) for head in heads]
-    sums = await store.call_sums(stream, spans, [grouping], bounds_ns=bounds, rows_max=10**6)
-    found: dict[SlotPart, Tallies] = {}
-    for (period, *key), count in sums.groups[grouping].items():
-        found.setdefault(part_of(bounds[period]), Counter())[CallKey(*key)] += count
-    return found
 
 
 def truth(corpus: Corpus, stream: LogStream, span: Span) -> dict[SlotPart, Tallies]:
@@ -183,9 +103,9 @@ async def test_the_shipped_sample_is_stored_as_it_is(
         assert sums.groups[CallKey._fields] == expected.tallies
         assert sum(head.lines_seen for head in heads) == expected.lines_seen
     sealed = await store.sealed(EXECUTIONS, sample.SPAN)
-    # The outage is missing: in hours without any line nothing is sealed at all.
-    assert report.verdicts[EXECUTIONS] == {Verdict.SEALED: 31 * 24 - 5}
-    assert sample.OUTAGE.clip(sealed.stretches[0].span).length_ns == 0
+    # The outage is sealed as the silence it was.
+    assert report.verdicts[EXECUTIONS] == {Verdict.SEALED: 31 * 24}
+    assert subtract(sample.OUTAGE, [gap.span for gap in sealed.gaps]) == []
 
 
 async def test_a_file_imported_twice_changes_nothing(
@@ -216,36 +136,6 @@ async def test_archives_that_overlap_are_one_log(
         counts = {part: tallies.total() for part, tallies in found.items()}
         expected = truth(corpus, stream, SPAN)
         assert counts == {part: tallies.total() for part, tallies in expected.items()}
-
-
-def execution(at_ns: int, user: str = "ada") -> str:
-    return (
-        f"[GIN-EXECUTIONS-LOGGER] {format_instant(at_ns)} | 200 | 1ms | 1.2.3.4 |"
-        f" POST /run/svc | {user}"
-    )
-
-
-def write(path: Path, lines: Iterable[str]) -> Path:
-    content = ("\n".join(lines) + "\n").encode()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return path
-
-
-def hourful(hour: int, users: Iterable[str], *, step_ns: int = SLOT_NS // 3) -> list[str]:
-    """Lines all over an hour, of one user after the other."""
-    start_ns = hour * HOUR_NS
-    names = list(users)
-    return [
-        execution(start_ns + number * step_ns, names[number % len(names)])
-        for number in range(HOUR_NS // step_ns)
-    ]
-
-
-async def calls_of(store: LedgerStore, hour: int) -> dict[str, int]:
-    """The calls of an hour by user."""
-    span = Span(hour * HOUR_NS, (hour + 1) * HOUR_NS)
-    sums = await store.call_sums(LogStream.EXECUTIONS, [span], [("user",)], rows_max=1000)
-    return {user: count for (user,), count in sums.groups["user",].items()}
 
 
 async def test_more_of_an_hour_replaces_less_and_is_never_added(
@@ -313,7 +203,7 @@ async def test_what_another_source_has_seen_is_replaced_only_by_more(
     assert await calls_of(other, HOUR + 1) == {"ada": 12}
 
 
-async def test_silent_quarter_hours_are_gaps_and_silent_hours_are_not_sealed(
+async def test_what_is_silent_between_lines_is_a_gap_that_anyone_may_fill(
     store: LedgerStore, tmp_path: Path
 ) -> None:
     probe = "[GIN] 2026/02/27 - 02:20:00 | 200 | 20µs | 10.0.0.1 | GET      /health"
@@ -326,12 +216,31 @@ async def test_silent_quarter_hours_are_gaps_and_silent_hours_are_not_sealed(
         for ends in (
             (START_NS, start_ns),
             (start_ns + SLOT_NS, START_NS + HOUR_NS),
+            (START_NS + HOUR_NS, START_NS + 2 * HOUR_NS),
             (START_NS + 2 * HOUR_NS, start_ns + 2 * HOUR_NS),
             (start_ns + 2 * HOUR_NS + SLOT_NS, START_NS + 3 * HOUR_NS),
         )
     )
     # A log that shows life without a call has none, which is known.
     assert await calls_of(store, HOUR + 2) == {}
+    heads = await store.heads(EXECUTIONS, SPAN)
+    assert [(head.hour, head.next_look_ns is None) for head in heads] == [
+        (HOUR, True),
+        (HOUR + 1, False),
+        (HOUR + 2, True),
+    ]
+    late = execution(START_NS + HOUR_NS + SECOND_NS)
+    report = await bring(store, [write(tmp_path / "b.log", [late])], now_ns=NOW_NS + 1)
+    assert report.verdicts[EXECUTIONS] == {Verdict.REVISED: 1}
+
+
+async def test_a_line_from_another_year_fills_no_years_with_silence(
+    store: LedgerStore, tmp_path: Path
+) -> None:
+    lines = [execution(START_NS - 4000 * DAY_NS), execution(START_NS)]
+    await bring(store, [write(tmp_path / "a.log", lines)])
+    everything = Span(0, NOW_NS)
+    assert len(await store.heads(EXECUTIONS, everything)) == 2
 
 
 async def test_an_hour_that_is_not_over_is_left_out_and_said(
@@ -401,87 +310,6 @@ async def test_lines_far_from_their_place_are_in_doubt(store: LedgerStore, tmp_p
     assert not any(stretch.doubts for stretch in sealed.stretches[1:])
 
 
-async def test_no_file_no_import(store: LedgerStore, tmp_path: Path) -> None:
-    log = write(tmp_path / "a.log", hourful(HOUR, ["ada"]))
-    (tmp_path / "folder").mkdir()
-    gone, folder = tmp_path / "gone.log", tmp_path / "folder"
-    with pytest.raises(LedgerError) as caught:
-        await bring(store, [log, gone, folder])
-    assert str(caught.value) == (
-        f"there is no file {gone}; {folder} is a directory: name the files in it"
-    )
-    with pytest.raises(LedgerError, match="2 files are too many: import at most 1 at a time"):
-        await bring(store, [log, log], limits=ReadingLimits(files=1))
-    assert await store.heads(EXECUTIONS, SPAN) == []
-
-
-async def test_what_is_no_log_is_said(store: LedgerStore, tmp_path: Path) -> None:
-    text = write(tmp_path / "notes.txt", ["buy milk"])
-    with pytest.raises(LedgerError, match=r"no line of any file is of a log that is known"):
-        await bring(store, [text])
-    broken = tmp_path / "broken.log.gz"
-    broken.write_bytes(gzip.compress(b"short")[:-4])
-    with pytest.raises(LedgerError, match=r"; broken.log.gz ends in the middle of its gzip data"):
-        await bring(store, [broken])
-    log = write(tmp_path / "a.log", hourful(HOUR, ["ada"]))
-    report = await bring(store, [text, log])
-    assert report.verdicts[EXECUTIONS] == {Verdict.SEALED: 1}
-    (problem,) = report.problems
-    assert problem.startswith("notes.txt has no line of a log that is known: OSCAR's manager")
-
-
-async def test_a_clock_before_the_seal_is_refused_and_listed(
-    store: LedgerStore, tmp_path: Path
-) -> None:
-    lines = hourful(HOUR, ["ada"])
-    await bring(store, [write(tmp_path / "a.log", lines[1:])])
-    report = await bring(store, [write(tmp_path / "a.log", lines)], now_ns=NOW_NS - 1)
-    assert [one.hour for one in report.refused] == [HOUR]
-
-
-async def test_what_others_seal_while_files_are_read_is_no_sign_of_a_clock_set_back(
-    store: LedgerStore, tmp_path: Path
-) -> None:
-    began_ns, ended_ns = NOW_NS, NOW_NS + 2 * HOUR_NS
-    clock = iter([began_ns, ended_ns])
-    # As if the sealer had come to it in between.
-    await store.seal([executions(HOUR, {})], now_ns=NOW_NS + HOUR_NS)
-    report = await import_files(
-        store,
-        [write(tmp_path / "a.log", hourful(HOUR, ["ada"]))],
-        NOWHERE,
-        now_ns=lambda: next(clock),
-        ingress_host="",
-        limits=USUAL,
-        progress=Told(),
-    )
-    assert report.verdicts[EXECUTIONS] == {Verdict.REVISED: 1}
-    (head,) = await store.heads(EXECUTIONS, SPAN)
-    assert head.sealed_at_ns == ended_ns
-
-
-async def test_an_import_that_changes_nothing_leaves_the_next_look_as_it_is(
-    store: LedgerStore, tmp_path: Path
-) -> None:
-    lost = Gap(span=Span(START_NS, START_NS + 1), reason=GapReason.FAILED)
-    part = SlotPart(HOUR * 4 + 3, first=False)
-    call = CallKey("", "cowsay", "bob", "", CountryFrom.NOTHING, Kind.SYNC, Result.OK)
-    file = write(tmp_path / "a.log", hourful(HOUR, ["ada"]))
-    await bring(store, [file])
-    found = await stored(store, LogStream.EXECUTIONS, SPAN)
-    known = {(part, key): count for part, keys in found.items() for key, count in keys.items()}
-    # A source that has seen more and is to be asked again.
-    more = slotted({**known, (part, call): 1})
-    again = executions(HOUR, more, gaps=(lost,), looks=3, next_look_ns=NOW_NS + HOUR_NS)
-    (judged,) = await store.seal([again], now_ns=NOW_NS)
-    assert judged.verdict is Verdict.REVISED
-
-    report = await bring(store, [file])
-    assert report.verdicts[EXECUTIONS] == {Verdict.KEPT: 1}
-    (head,) = await store.heads(EXECUTIONS, SPAN)
-    assert (head.looks, head.next_look_ns) == (3, NOW_NS + HOUR_NS)
-
-
 async def test_progress_tells_bytes_and_ends_with_all_of_them(
     store: LedgerStore, corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -496,66 +324,3 @@ async def test_progress_tells_bytes_and_ends_with_all_of_them(
     assert told[-1] == (total, total, "sealing")
     assert told[-2] == (total, total, "reading")
     assert len(told) > 3
-
-
-async def test_an_import_that_failed_leaves_nothing_behind(
-    store: LedgerStore, tmp_path: Path
-) -> None:
-    file = write(tmp_path / "a.log", hourful(HOUR, ["ada"]))
-
-    with pytest.raises(ConnectionError):
-        await import_files(
-            store,
-            [file],
-            NOWHERE,
-            now_ns=lambda: NOW_NS,
-            ingress_host="",
-            limits=ReadingLimits(),
-            progress=Breaks(),
-        )
-    assert await store.heads(EXECUTIONS, SPAN) == []
-    await bring(store, [file])
-    assert await calls_of(store, HOUR) == {"ada": 12}
-
-
-async def test_a_cancelled_import_ends_and_leaves_nothing_behind(
-    store: LedgerStore, tmp_path: Path
-) -> None:
-    lines = [line for hour in range(40) for line in hourful(HOUR + hour, ["a"], step_ns=SECOND_NS)]
-    file = write(tmp_path / "a.log", lines)
-    told = Told()
-    importing = asyncio.create_task(bring(store, [file], told=told, limits=LITTLE))
-    await told.begun.wait()
-    importing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await importing
-    assert {doing for _, _, doing in told.told} == {"reading"}
-    assert await store.heads(EXECUTIONS, SPAN) == []
-    report = await bring(store, [file])
-    assert report.lines_understood == len(lines)
-
-
-def test_a_file_that_may_not_be_read_is_said(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.log", ["secret"])
-    file.chmod(0)
-    said, says = os.pipe()
-    child = os.fork()
-    if not child:
-        # Permissions hold nobody back who is root.
-        if os.geteuid() == 0:
-            os.setuid(65534)
-        try:
-            _size_of([file], 10)
-        except LedgerError as exc:
-            os.write(says, str(exc).encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    os.close(says)
-    with os.fdopen(said) as pipe:
-        assert pipe.read() == f"{file} may not be read by this user"
-
-
-async def test_a_report_can_be_sent_and_read(store: LedgerStore, tmp_path: Path) -> None:
-    report = await bring(store, [write(tmp_path / "a.log", hourful(HOUR, ["ada"]))])
-    encoded = msgspec.json.encode(report)
-    assert msgspec.json.decode(encoded, type=ImportReport) == report
