@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oscar_metrics.facts import ServiceKey, SlotUsage, Usage
+from oscar_metrics.facts import LogStream, ServiceKey, SlotUsage, Usage
+from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.duckdb_compaction import compact
 from oscar_metrics.ledger.duckdb_rollups import roll_up
 from oscar_metrics.ledger.duckdb_schema import migrate
@@ -288,3 +289,42 @@ def test_what_nothing_measured_stays_unmeasured(table: Table) -> None:
         (0, None),
         (7_500_000_000, None),
     ]
+
+
+async def test_reports_read_the_same_of_whole_slots_and_as_of_before_nothing(
+    tmp_path: Path,
+) -> None:
+    ledger = DuckLedger.open(tmp_path / "ledger.duckdb", create=True, memory_mb=128, threads=1)
+    hours = range(FIRST_HOUR, FIRST_HOUR + 24)
+    await ledger.seal([hour_of(k, h, random.Random(h)) for k in _KINDS for h in hours], now_ns=5)
+    late = [hour_of(_KINDS[0], h, random.Random(h), more=1) for h in hours]
+    await ledger.seal(late, now_ns=_SEALED_NS)
+    whole, grouping = Span(FIRST_NS, FIRST_NS + DAY_NS), ("user", "country")
+
+    async def read() -> tuple[Any, ...]:
+        sums = await ledger.call_sums(
+            LogStream.EXECUTIONS, [whole], [grouping], rows_max=1000, as_of_ns=_SEALED_NS
+        )
+        usage = await ledger.usage_sums([whole])
+        return sums, usage[0].gpu_seconds, {k: round(v, 6) for k, v in _cpu(usage[0]).items()}
+
+    before = await read()
+    assert (await ledger.sealed(_KINDS[0], whole, as_of_ns=5)).stretches
+    for kept_days, quarters in ((1000, 4), (400, 96)):
+        left = 1
+        while left:
+            left = await ledger.compact(
+                now_ns=FIRST_NS + 500 * DAY_NS,
+                quarters_kept_ns=400 * DAY_NS,
+                hours_kept_ns=kept_days * DAY_NS,
+            )
+        assert await read() == before
+        stretches = (await ledger.sealed(_KINDS[0], whole)).stretches
+        assert [(s.span, s.quarters, s.final) for s in stretches] == [(whole, quarters, True)]
+        # Known then, and dropped since: refused by whoever asks.
+        assert (await ledger.sealed(_KINDS[0], whole, as_of_ns=5)).stretches == ()
+    await ledger.aclose()
+
+
+def _cpu(usage: Usage) -> dict[ServiceKey, float]:
+    return usage.cpu_seconds or {}
