@@ -194,7 +194,8 @@ class Asking:
         except LedgerError as exc:
             self._give_up_ledger(exc)
             return everything_open
-        made = self._ledger.plan(kind, sealed)
+        can_ask = self._live.has_usage if kind is SealKind.USAGE else self._live.has_logs
+        made = self._ledger.plan(kind, sealed, can_ask=can_ask)
         if self._asked.as_of_ns is None or not made.open:
             return made, sealed
         if kind is SealKind.USAGE and not sealed.stretches:

@@ -62,6 +62,11 @@ class Live:
         """Whether anyone can be asked for usage."""
         return self._sources.usage is not None
 
+    @property
+    def has_logs(self) -> bool:
+        """Whether anyone can be asked for calls."""
+        return self._sources.logs is not None
+
     async def inventory(self) -> Outcome[Inventory]:
         """What is deployed now."""
         source = self._sources.inventory

@@ -213,8 +213,8 @@ def _size_of(files: Sequence[Path], most: int) -> int:
 def _candidates(reading: Reading[Numbering], stream: LogStream, now_ns: int) -> Iterator[Candidate]:
     """A candidate for each hour in which the log has any line, and for those silent in between.
 
-    Their calls are in the store. Silence is a gap that any other source may fill, so such an
-    hour is never final.
+    Their calls are in the store. What is missing of an hour any other source may have, so an
+    hour with gaps is not final.
     """
     slots = reading.sieve.slots(stream)
     broken = _broken(reading, stream)
@@ -229,7 +229,7 @@ def _candidates(reading: Reading[Numbering], stream: LogStream, now_ns: int) -> 
         doubts = [_DISORDERED] if hour in reading.disordered[stream] else []
         doubts += [_UNTIMED] if hour in reading.near_untimed[stream] else []
         again_ns = span.stop_ns + _MAY_GROW_NS
-        may_grow = again_ns > now_ns or hour in silent_hours
+        may_grow = again_ns > now_ns or bool(gaps)
         yield Candidate(
             kind=KIND_OF[stream],
             hour=hour,

@@ -41,12 +41,13 @@ def plan(
     sealed: Sealed,
     *,
     as_of: bool,
+    can_ask: bool = True,
     bounds_ns: Sequence[int] = (),
 ) -> Plan:
     """How a range is put together from what is sealed.
 
-    As of an instant everything sealed then counts as it is; else hours that may still be
-    made whole are asked again. `bounds_ns` are those of a series' periods, which cut slots
+    As of an instant, and where nobody can be asked, everything sealed counts as it is; else
+    hours that may still be made whole are asked again. `bounds_ns` are those of a series' periods, which cut slots
     as the ends of the range do.
     """
     if kind is SealKind.USAGE:
@@ -54,7 +55,8 @@ def plan(
         # make of less than one.
         whole = Span(_whole_ms(asked.start_ns), _whole_ms(asked.stop_ns))
         asked = whole if whole.length_ns or as_of else asked
-    usable = [s for s in sealed.stretches if as_of or s.final or s.whole]
+    as_it_is = as_of or not can_ask
+    usable = [s for s in sealed.stretches if as_it_is or s.final or s.whole]
     retried = [s for s in sealed.stretches if s not in usable]
     stored = _stored(asked, usable, bounds_ns)
     open_spans = tuple(subtract(asked, stored))

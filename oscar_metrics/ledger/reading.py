@@ -58,13 +58,14 @@ class LedgerReading:
         """What is sealed of the hours the range touches."""
         return await self._in_time(self._store.sealed(kind, self._asked, as_of_ns=self._as_of_ns))
 
-    def plan(self, kind: SealKind, sealed: Sealed) -> Plan:
-        """How the range is put together."""
+    def plan(self, kind: SealKind, sealed: Sealed, *, can_ask: bool) -> Plan:
+        """How the range is put together; `can_ask` is whether there is a source of the kind."""
         return plan(
             kind,
             self._asked,
             sealed,
             as_of=self._as_of_ns is not None,
+            can_ask=can_ask,
             bounds_ns=self._bounds_ns,
         )
 

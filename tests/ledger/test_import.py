@@ -225,9 +225,9 @@ async def test_what_is_silent_between_lines_is_a_gap_that_anyone_may_fill(
     assert await calls_of(store, HOUR + 2) == {}
     heads = await store.heads(EXECUTIONS, SPAN)
     assert [(head.hour, head.next_look_ns is None) for head in heads] == [
-        (HOUR, True),
+        (HOUR, False),
         (HOUR + 1, False),
-        (HOUR + 2, True),
+        (HOUR + 2, False),
     ]
     late = execution(START_NS + HOUR_NS + SECOND_NS)
     report = await bring(store, [write(tmp_path / "b.log", [late])], now_ns=NOW_NS + 1)

@@ -148,6 +148,13 @@ def test_as_of_takes_what_was_sealed_as_it_was_and_names_what_was_not() -> None:
     assert "cuts" in first_slot_missing(SealKind.EXPOSED, cut)
 
 
+def test_where_nobody_can_be_asked_what_is_sealed_is_read_as_it_is() -> None:
+    partial = stretch(0, 1, final=False, whole=False)
+    sealed = Sealed(stretches=(partial,), gaps=())
+    made = plan(SealKind.EXECUTIONS, Span(at(0), at(1)), sealed, as_of=False, can_ask=False)
+    assert (made.stored, made.open, made.doubtful) == ((Span(at(0), at(1)),), (), ())
+
+
 def test_an_hour_with_gaps_can_be_read_after_all() -> None:
     gap = Gap(span=Span(at(1.5), at(2)), reason=GapReason.FAILED)
     sealed = Sealed(stretches=(stretch(0, 1), stretch(1, 2, final=False, whole=False)), gaps=(gap,))
