@@ -8,7 +8,7 @@ import pytest
 from tests.ledger.kill import WORK, kill
 
 # By hand: `python -m tests.ledger.kill 100`.
-_TIMES = int(os.environ.get("OSCAR_METRICS_TEST_KILLS", "10"))
+_TIMES = int(os.environ.get("LEDGER_KILLS", "10"))
 
 
 @pytest.mark.parametrize(("number", "work"), list(enumerate(WORK)))
