@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from oscar_metrics.errors import BadRequest, LedgerError, NotNow, TooManyRows
+from oscar_metrics.errors import BadRequest, LedgerChanged, LedgerError, NotNow, TooManyRows
 from oscar_metrics.facts import (
     CallLog,
     Inventory,
@@ -262,6 +262,8 @@ class Asking:
             return await answer(self._ledger)
         except TooManyRows as exc:
             raise BadRequest("too many rows", detail=str(exc)) from exc
+        except LedgerChanged as exc:
+            raise NotNow(str(exc), detail="ask again", retry_after_seconds=1) from exc
         except LedgerError as exc:
             self._give_up_ledger(exc)
             return Unavailable(origin="ledger", notes=(str(exc),))

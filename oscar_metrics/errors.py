@@ -9,6 +9,7 @@ OscarMetricsError
 │   └── NotNow               503, with Retry-After
 ├── LedgerError              the ledger cannot do it; the message says why and what to do
 │   ├── LedgerHeld           another process has the file open
+│   ├── LedgerChanged        what was to be read is stored otherwise by now: ask again
 │   └── TooManyRows          more rows than one report holds
 └── UpstreamError            a system we asked did not answer usefully; sources turn
                              it into an outcome, so it never reaches a caller
@@ -151,6 +152,10 @@ class LedgerError(OscarMetricsError):
 
 class LedgerHeld(LedgerError):
     """Another process has the file open; a command then asks that one."""
+
+
+class LedgerChanged(LedgerError):
+    """Between planning a report and reading it, slots were merged: what was planned is no more."""
 
 
 class TooManyRows(LedgerError):

@@ -27,6 +27,7 @@ from oscar_metrics.ledger.duckdb_schema import (
     RESULT_CODES,
     SEAL_KIND_CODES,
 )
+from oscar_metrics.ledger.duckdb_seals import check_stored
 from oscar_metrics.ledger.seals import KIND_OF, SealKind
 from oscar_metrics.sums import PERIOD, CallSums, Grouping
 from oscar_metrics.timerange import SECOND_NS, Span
@@ -106,6 +107,8 @@ def _pieces(
     bounds_ns: Sequence[int],
     as_of_ns: int | None,
 ) -> Pieces:
+    if spans:
+        check_stored(cursor, kind, spans, bounds_ns, as_of_ns=as_of_ns)
     months, days = standing(cursor, kind) if as_of_ns is None else (frozenset(), frozenset())
     return pieces(spans, bounds_ns=bounds_ns, months=months, days=days)
 

@@ -3,17 +3,18 @@
 # ruff: noqa: S608 - all that is put into SQL is named, or numbered, here
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import duckdb
 import msgspec
 
+from oscar_metrics.errors import LedgerChanged
 from oscar_metrics.facts import Inventory
 from oscar_metrics.ledger.duckdb_schema import SEAL_KIND_CODES
 from oscar_metrics.ledger.seals import Restated, Sealed, SealHead, SealKind, Stretch
 from oscar_metrics.outcome import Gap, Measure
-from oscar_metrics.timerange import HOUR_NS, Span
+from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
 
 _KINDS = {code: kind for kind, code in SEAL_KIND_CODES.items()}
 
@@ -109,6 +110,48 @@ def sealed(
         stretches=tuple(map(_stretch, rows)),
         gaps=tuple(gap for (listed,) in gaps for gap in _GAPS.decode(listed)),
     )
+
+
+def check_stored(
+    cursor: duckdb.DuckDBPyConnection,
+    kind: SealKind,
+    spans: Sequence[Span],
+    bounds_ns: Sequence[int],
+    *,
+    as_of_ns: int | None,
+) -> None:
+    """Raise LedgerChanged where an end or bound cuts a slot, or what was known then is no more.
+
+    What a report reads was planned in another transaction. Compaction may have come between,
+    which merges slots and drops what they were as of an earlier instant.
+    """
+    asked = ", ".join(f"({span.start_ns}, {span.stop_ns})" for span in spans)
+    edges = {edge for span in spans for edge in (span.start_ns, span.stop_ns)}
+    edges |= {bound for bound in bounds_ns if any(bound in span for span in spans)}
+    cuts = ", ".join(f"({edge})" for edge in edges)
+    since_ns = (1 << 62) if as_of_ns is None else as_of_ns
+    # Usage can be sealed in hours from the beginning; then they are no sign of anything.
+    grain_ns = HOUR_NS if kind is SealKind.USAGE else SLOT_NS
+    (changed,) = cursor.execute(
+        f"""
+        WITH merged AS (
+            SELECT hour::BIGINT * {HOUR_NS} AS start_ns,
+                   (hour + hours)::BIGINT * {HOUR_NS} AS stop_ns,
+                   quarters::BIGINT * {SLOT_NS} AS slot_ns, sealed_at_ns
+            FROM seals
+            WHERE kind = {SEAL_KIND_CODES[kind]} AND superseded_at_ns IS NULL AND quarters > 1
+            AND hour * {HOUR_NS}::BIGINT < {spans[-1].stop_ns}
+            AND (hour + hours) * {HOUR_NS}::BIGINT > {spans[0].start_ns}
+        )
+        SELECT EXISTS (FROM (VALUES {cuts}) AS edges(at_ns), merged
+                       WHERE start_ns < at_ns AND at_ns < stop_ns AND at_ns % slot_ns > 1)
+            OR EXISTS (FROM (VALUES {asked}) AS asked(first_ns, last_ns), merged
+                       WHERE start_ns < last_ns AND first_ns < stop_ns
+                       AND sealed_at_ns > {since_ns} AND slot_ns > {grain_ns})
+        """
+    ).fetchall()[0]
+    if changed:
+        raise LedgerChanged("the ledger was tidied up while it was read")
 
 
 def inventory(cursor: duckdb.DuckDBPyConnection, *, as_of_ns: int) -> tuple[Inventory, int] | None:

@@ -47,8 +47,8 @@ def plan(
     """How a range is put together from what is sealed.
 
     As of an instant, and where nobody can be asked, everything sealed counts as it is; else
-    hours that may still be made whole are asked again. `bounds_ns` are those of a series' periods, which cut slots
-    as the ends of the range do.
+    hours that may still be made whole are asked again. `bounds_ns` are those of a series'
+    periods, which cut slots as the ends of the range do.
     """
     if kind is SealKind.USAGE:
         # Sources measure usage between whole milliseconds, and say themselves what they

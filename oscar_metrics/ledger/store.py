@@ -95,7 +95,8 @@ class LedgerStore(Protocol):
         That is: at a stored slot's first instant or one nanosecond after it. `service` keeps
         one service name's calls only. `bounds_ns` gives the periods of groupings that begin
         with `period`: period i is [bounds_ns[i], bounds_ns[i + 1]). Raises TooManyRows when a
-        grouping has more than `rows_max` rows.
+        grouping has more than `rows_max` rows, LedgerChanged where spans or bounds are not
+        what is stored: slots may have been merged since `sealed` was asked.
         """
 
     async def usage_sums(

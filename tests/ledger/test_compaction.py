@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oscar_metrics.errors import LedgerChanged
 from oscar_metrics.facts import LogStream, ServiceKey, SlotUsage, Usage
 from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.duckdb_compaction import compact
@@ -323,6 +324,21 @@ async def test_reports_read_the_same_of_whole_slots_and_as_of_before_nothing(
         assert [(s.span, s.quarters, s.final) for s in stretches] == [(whole, quarters, True)]
         # Known then, and dropped since: refused by whoever asks.
         assert (await ledger.sealed(_KINDS[0], whole, as_of_ns=5)).stretches == ()
+        # What was planned before the merging is not read as if nothing had happened.
+        cut = Span(FIRST_NS, FIRST_NS + SLOT_NS)
+        by_slot = [FIRST_NS, FIRST_NS + SLOT_NS, whole.stop_ns]
+        for span, bounds_ns, as_of_ns in ((cut, [], None), (whole, by_slot, None), (whole, [], 5)):
+            with pytest.raises(LedgerChanged):
+                await ledger.call_sums(
+                    LogStream.EXECUTIONS,
+                    [span],
+                    [("period", *grouping) if bounds_ns else grouping],
+                    bounds_ns=bounds_ns,
+                    rows_max=1000,
+                    as_of_ns=as_of_ns,
+                )
+        with pytest.raises(LedgerChanged):
+            await ledger.usage_sums([cut])
     await ledger.aclose()
 
 
