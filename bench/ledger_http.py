@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,8 +91,10 @@ def peak_mb(pid: int) -> float:
 
 
 @contextmanager
-def served(file: Path) -> Iterator[tuple[httpx.Client, int]]:
-    """A server over a ledger and nothing else."""
+def served(
+    file: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[httpx.Client, int]]:
+    """A server over a ledger, and nothing else but what `settings` say."""
     port = free_port()
     environment = {
         "PATH": os.environ.get("PATH", ""),
@@ -103,6 +105,7 @@ def served(file: Path) -> Iterator[tuple[httpx.Client, int]]:
         "OSCAR_METRICS_LEDGER": str(file),
         "OSCAR_METRICS_LOG_LEVEL": "error",
         "PROMETHEUS_URL": "off",
+        **(settings or {}),
     }
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen([sys.executable, "-m", "oscar_metrics", "serve"], env=environment)
