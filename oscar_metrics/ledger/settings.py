@@ -15,7 +15,7 @@ class LedgerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     # The file, made with its folder when the server starts; `off` to run without a ledger.
     file: str = "data/ledger.duckdb"
     # Memory the engine may take, in MB; what needs more goes through files beside the ledger.
-    memory_mb: Annotated[int, Meta(ge=32, le=65536)] = 128
+    memory_mb: Annotated[int, Meta(ge=32, le=65536)] = 256
     # Threads one query may take, beside those that answer requests.
     threads: Annotated[int, Meta(ge=1, le=64)] = 2
     # Minutes after an hour's end when it is sealed; until then reports ask its sources.
