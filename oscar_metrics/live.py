@@ -10,19 +10,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
-import structlog
 
 from oscar_metrics.completeness import sentence
 from oscar_metrics.facts import CallLog, Inventory, LogStream, Roster, ServiceCount, Usage
 from oscar_metrics.outcome import Outcome, Unavailable
 from oscar_metrics.sources.countries import Countries
+from oscar_metrics.sources.guarding import guarded
 from oscar_metrics.sources.interfaces import CountingLogSource, LogSource, Sources
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import Span
 
 F = TypeVar("F")
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 NO_CLUSTER = Unavailable(
     origin="",
@@ -176,16 +174,7 @@ class Live:
 
     async def _guarded(self, origin: str, answer: Awaitable[F]) -> F | Unavailable:
         backstop = None if self._deadline is None else self._deadline + _HAND_OVER_SECONDS
-        try:
-            async with asyncio.timeout_at(backstop):
-                return await answer
-        except TimeoutError:
-            return Unavailable(
-                origin=origin, notes=("had not finished when the report's deadline came",)
-            )
-        except Exception:  # noqa: BLE001 - one source's bug must not take the others' facts along
-            _log.exception("source raised", origin=origin)
-            return Unavailable(origin=origin, notes=("failed in a way that is our own mistake",))
+        return await guarded(origin, answer, backstop)
 
 
 def logs_in(facts: Any) -> list[CallLog]:

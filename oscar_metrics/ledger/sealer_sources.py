@@ -10,21 +10,20 @@ from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
 
 import msgspec
-import structlog
 
 from oscar_metrics.facts import Inventory, LogStream, SlottedLog
 from oscar_metrics.ledger.candidates import hours_of, of_calls, of_inventory, of_usage, why_missing
 from oscar_metrics.ledger.seals import KIND_OF, Candidate, SealKind
 from oscar_metrics.ledger.store import LedgerStore
-from oscar_metrics.outcome import GapReason, Ok, Outcome, Unavailable
+from oscar_metrics.outcome import Ok, Outcome, Unavailable
 from oscar_metrics.sources.countries import Countries
+from oscar_metrics.sources.guarding import guarded
 from oscar_metrics.sources.interfaces import LogSource, Sources
 from oscar_metrics.timerange import SECOND_NS, Span, format_instant
 
 F = TypeVar("F")
 Asked = dict[SealKind, list[Candidate]]
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _STREAM_OF = {kind: stream for stream, kind in KIND_OF.items()}
 # What is deployed is asked for once for all questions of this time.
 _INVENTORY_AGE_NS = 60 * SECOND_NS
@@ -181,12 +180,4 @@ def _words(said: dict[SealKind, Any]) -> dict[SealKind, str]:
 
 
 async def _guarded(origin: str, answer: Awaitable[F], deadline: float) -> F | Unavailable:
-    """The answer; a source that breaks its promise not to raise says nothing, and is logged."""
-    try:
-        async with asyncio.timeout_at(deadline + _HAND_OVER_SECONDS):
-            return await answer
-    except TimeoutError:
-        return Unavailable(origin=origin, notes=(f"all of the range: {GapReason.DEADLINE}",))
-    except Exception:  # noqa: BLE001 - one source's bug must not end the sealing of the others
-        _log.exception("source raised", origin=origin)
-        return Unavailable(origin=origin, notes=("failed in a way that is our own mistake",))
+    return await guarded(origin, answer, deadline + _HAND_OVER_SECONDS)
