@@ -39,6 +39,10 @@ class GapReason(StrEnum):
     NOT_SEALED = "not sealed, and no source could be asked for it"
 
 
+# What may be otherwise a moment later.
+FAILING = frozenset({GapReason.FAILED, GapReason.DEADLINE, GapReason.UNREADABLE})
+
+
 class Measure(StrEnum):
     """Which of a source's figures something is about, where it is not all of them."""
 

@@ -24,8 +24,7 @@ from oscar_metrics.outcome import (
 )
 from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span, merge, subtract
 
-# What may be otherwise a moment later, and what will never be.
-FAILING = frozenset({GapReason.FAILED, GapReason.DEADLINE, GapReason.UNREADABLE})
+# What will never be otherwise.
 GONE = frozenset({GapReason.RETENTION, GapReason.ROTATED})
 
 _SLOTS = HOUR_NS // SLOT_NS

@@ -13,9 +13,10 @@ from typing import TypeGuard
 
 import msgspec
 
-from oscar_metrics.ledger.candidates import FAILING, GONE, why_missing
+from oscar_metrics.ledger.candidates import GONE, why_missing
 from oscar_metrics.ledger.seals import Candidate, SealHead, SealKind
 from oscar_metrics.ledger.settings import LedgerSettings
+from oscar_metrics.outcome import FAILING
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, SECOND_NS, Span
 
 # What is asked together: one question to a request log answers for both of its streams.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from oscar_metrics.ledger.seals import Sealed, SealKind, Stretch
-from oscar_metrics.outcome import Gap
+from oscar_metrics.outcome import FAILING, Gap
 from oscar_metrics.timerange import (
     MILLISECOND_NS,
     SLOT_NS,
@@ -41,14 +41,16 @@ def plan(
     sealed: Sealed,
     *,
     as_of: bool,
+    now_ns: int,
     can_ask: bool = True,
     bounds_ns: Sequence[int] = (),
 ) -> Plan:
     """How a range is put together from what is sealed.
 
     As of an instant, and where nobody can be asked, everything sealed counts as it is; else
-    hours that may still be made whole are asked again. `bounds_ns` are those of a series'
-    periods, which cut slots as the ends of the range do.
+    hours that are not final are asked again where a source had failed. Silence is no
+    failure: it was looked at, and will be again. `bounds_ns` are those of a series' periods,
+    which cut slots as the ends of the range do.
     """
     if kind is SealKind.USAGE:
         # Sources measure usage between whole milliseconds, and say themselves what they
@@ -56,7 +58,9 @@ def plan(
         whole = Span(_whole_ms(asked.start_ns), _whole_ms(asked.stop_ns))
         asked = whole if whole.length_ns or as_of else asked
     as_it_is = as_of or not can_ask
-    usable = [s for s in sealed.stretches if as_it_is or s.final or s.whole]
+    usable = [
+        s for s in sealed.stretches if as_it_is or s.final or not _has_failed(s, sealed, now_ns)
+    ]
     retried = [s for s in sealed.stretches if s not in usable]
     stored = _stored(asked, usable, bounds_ns)
     open_spans = tuple(subtract(asked, stored))
@@ -95,6 +99,15 @@ def first_slot_missing(kind: SealKind, made: Plan) -> str:
 def name_of(slot: Span) -> str:
     """From when to when a slot is."""
     return f"{format_instant(slot.start_ns)} to {format_instant(slot.stop_ns)}"
+
+
+def _has_failed(stretch: Stretch, sealed: Sealed, now_ns: int) -> bool:
+    """Whether more is to be had of a stretch, or it was sealed by a clock that has gone back."""
+    if stretch.whole:
+        return False
+    return stretch.last_sealed_at_ns > now_ns or any(
+        gap.reason in FAILING and gap.span.clip(stretch.span).length_ns for gap in sealed.gaps
+    )
 
 
 def _whole_ms(instant_ns: int) -> int:

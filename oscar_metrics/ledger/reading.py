@@ -65,6 +65,7 @@ class LedgerReading:
             self._asked,
             sealed,
             as_of=self._as_of_ns is not None,
+            now_ns=self._now_ns,
             can_ask=can_ask,
             bounds_ns=self._bounds_ns,
         )

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import msgspec
 import structlog
 
-from oscar_metrics.ledger.candidates import FAILING, GONE, hours_of, why_missing
+from oscar_metrics.ledger.candidates import GONE, hours_of, why_missing
 from oscar_metrics.ledger.expiry import Reach
 from oscar_metrics.ledger.looks import HOURS_MOST, Known, Looks, Rank, Try, Work
 from oscar_metrics.ledger.seals import Candidate, Judged, SealHead, SealKind, Verdict
-from oscar_metrics.outcome import GapReason
+from oscar_metrics.outcome import FAILING, GapReason
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, format_instant
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
