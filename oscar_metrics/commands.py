@@ -178,19 +178,15 @@ class Commands:
         known = {} if isinstance(roster, Unavailable) else roster.facts
         # A second import would make the store forget what the first has put together.
         async with self._importing:
-            try:
-                return await import_files(
-                    self._store,
-                    [Path(file) for file in request.files],
-                    Countries(self._sources.geoip, known),
-                    now_ns=self._now_ns,
-                    ingress_host=self._settings.log_files.ingress_host,
-                    limits=self._settings.log_files.limits,
-                    progress=progress,
-                )
-            except* LedgerError as errors:
-                # One write fails at a time.
-                raise errors.exceptions[0] from errors
+            return await import_files(
+                self._store,
+                [Path(file) for file in request.files],
+                Countries(self._sources.geoip, known),
+                now_ns=self._now_ns,
+                ingress_host=self._settings.log_files.ingress_host,
+                limits=self._settings.log_files.limits,
+                progress=progress,
+            )
 
     def _backfilled(self, request: Backfill) -> Span:
         now_ns = self._now_ns()

@@ -26,6 +26,7 @@ from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.log_archive import Archive
 from oscar_metrics.sources.log_files import in_thread
 from oscar_metrics.sources.log_reading import Reading, ReadingLimits
+from oscar_metrics.tasks import task_group
 from oscar_metrics.timerange import (
     DAY_NS,
     HOUR_NS,
@@ -99,7 +100,7 @@ async def import_files(
     reader = _Reader(files, countries, Span(0, over_ns), ingress_host=ingress_host, limits=limits)
     importing = store.importing()
     try:
-        async with asyncio.TaskGroup() as group:
+        async with task_group(LedgerError) as group:
             adding = None
             while await in_thread(reader.read_on):
                 progress(reader.reading.bytes_read, total_bytes, "reading")

@@ -11,6 +11,7 @@ from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
 from oscar_metrics.facts import ServiceKey
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.prometheus_api import UPSTREAM, PrometheusApi, Samples
+from oscar_metrics.tasks import task_group
 from oscar_metrics.timerange import HOUR_NS, MILLISECOND_NS, SLOT_NS, Span
 
 # A smaller question may be answered.
@@ -219,14 +220,8 @@ def failures(reasons: Iterable[Reason]) -> list[str]:
 
 async def together(questions: Mapping[str, Coroutine[Any, Any, Any]]) -> dict[str, Any]:
     """The answers to several questions asked at once; the first UpstreamError ends them all."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = {name: group.create_task(question) for name, question in questions.items()}
-    except BaseExceptionGroup as errors:
-        matching = errors.subgroup(UpstreamError)
-        if matching is None or errors.split(UpstreamError)[1] is not None:
-            raise
-        raise _first(matching) from errors
+    async with task_group(UpstreamError) as group:
+        tasks = {name: group.create_task(question) for name, question in questions.items()}
     return {name: task.result() for name, task in tasks.items()}
 
 
@@ -242,9 +237,3 @@ def _middle(window: Window) -> int:
         if window.start_ms < nearest_ms < window.stop_ms:
             return nearest_ms
     return middle_ms
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -185,3 +185,12 @@ async def test_a_report_can_be_sent_and_read(store: LedgerStore, tmp_path: Path)
     report = await bring(store, [write(tmp_path / "a.log", hourful(HOUR, ["ada"]))])
     encoded = msgspec.json.encode(report)
     assert msgspec.json.decode(encoded, type=ImportReport) == report
+
+
+async def test_a_ledger_that_fails_while_files_are_read_says_so_plainly(
+    store: LedgerStore, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "a.log", hourful(HOUR, ["ada"]))
+    await store.aclose()
+    with pytest.raises(LedgerError, match="the ledger is closed"):
+        await bring(store, [file])
