@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 
 from oscar_metrics import wire
 from oscar_metrics.cli import main
@@ -29,6 +31,14 @@ from oscar_metrics.command_requests import (
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.ledger.store import ExportForm
 from oscar_metrics.tables import findings_table
+
+
+@pytest.fixture(autouse=True)
+def _log_of_its_own() -> Iterator[None]:
+    """Commands send the log to a standard error that is gone after the test."""
+    yield
+    structlog.reset_defaults()
+
 
 ASKED = AskedRange(start="2026-01-01T00:00:00Z", as_of="2026-02-01T00:00:00Z", interval="day")
 REQUESTS: list[Request] = [
