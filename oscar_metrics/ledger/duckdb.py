@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from oscar_metrics.facts import Inventory, LogStream, Usage
+from oscar_metrics.facts import Inventory, LogStream, ServiceKey, Usage
 from oscar_metrics.findings import Finding
 from oscar_metrics.ledger import (
     duckdb_compaction,
     duckdb_exporting,
     duckdb_forgetting,
+    duckdb_names,
+    duckdb_owners,
     duckdb_reading,
     duckdb_rollups,
     duckdb_sealing,
@@ -19,7 +21,15 @@ from oscar_metrics.ledger import (
 )
 from oscar_metrics.ledger.duckdb_importing import DuckImport
 from oscar_metrics.ledger.duckdb_threads import Threads
-from oscar_metrics.ledger.seals import Candidate, Judged, Restated, Sealed, SealHead, SealKind
+from oscar_metrics.ledger.seals import (
+    Candidate,
+    Judged,
+    Owned,
+    Restated,
+    Sealed,
+    SealHead,
+    SealKind,
+)
 from oscar_metrics.ledger.store import ExportForm, Progress
 from oscar_metrics.sums import CallSums, Grouping
 from oscar_metrics.timerange import Span
@@ -69,6 +79,7 @@ class DuckLedger:
         groupings: Collection[Grouping],
         *,
         service: str | None = None,
+        only: Callable[[ServiceKey], bool] | None = None,
         bounds_ns: Sequence[int] = (),
         rows_max: int,
         as_of_ns: int | None = None,
@@ -81,6 +92,7 @@ class DuckLedger:
                 spans,
                 groupings,
                 service=service,
+                only=only,
                 bounds_ns=bounds_ns,
                 rows_max=rows_max,
                 as_of_ns=as_of_ns,
@@ -107,6 +119,14 @@ class DuckLedger:
         return await self._threads.read(
             lambda cursor: duckdb_seals.inventory(cursor, as_of_ns=as_of_ns)
         )
+
+    async def owned(self) -> Owned:
+        """Every owner there ever was."""
+        return await self._threads.read(duckdb_owners.owned)
+
+    async def services(self) -> frozenset[ServiceKey]:
+        """Every service there ever was."""
+        return await self._threads.read(duckdb_names.services)
 
     async def restated(
         self, kinds: Collection[SealKind], span: Span, *, since_ns: int, most: int

@@ -45,11 +45,17 @@ def forget(cursor: duckdb.DuckDBPyConnection, user: str) -> str | None:
     known = pseudonyms(cursor, [user])
     named = _one(cursor, "SELECT id FROM users WHERE name = ?", user)
     inventories = _inventories_naming(cursor, user)
-    if not user or (not known and named is None and not inventories):
+    owns = _one(cursor, "SELECT count(*) FROM owned WHERE owner = ?", user)
+    if not user or (not known and named is None and not inventories and not owns):
         return None
     pseudonym = known.get(user) or _new_pseudonym(cursor)
     for table in ("users", "inventories"):
         cursor.execute(f"CREATE OR REPLACE TEMP TABLE {table}_anew AS FROM {table}")
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE owned_anew AS"
+        " SELECT DISTINCT namespace, service, if(owner = ?, ?, owner) AS owner FROM owned",
+        [user, pseudonym],
+    )
     if not known:
         user_id = named
         if user_id is None:
@@ -64,7 +70,7 @@ def forget(cursor: duckdb.DuckDBPyConnection, user: str) -> str | None:
             "UPDATE inventories_anew SET facts = $2, digest = md5($2) WHERE id = $1",
             [inventory_id, facts.decode()],
         )
-    for table in ("users", "inventories"):
+    for table in ("users", "inventories", "owned"):
         _replace(cursor, table)
     return pseudonym
 
@@ -168,7 +174,7 @@ def _replace(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
     ).fetchall()
     cursor.execute(f"DROP TABLE {table}")
     cursor.execute(definition)
-    cursor.execute(f"INSERT INTO {table} FROM temp.{table}_anew ORDER BY id")
+    cursor.execute(f"INSERT INTO {table} FROM temp.{table}_anew ORDER BY 1")
     cursor.execute(f"DROP TABLE temp.{table}_anew")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 
 import duckdb
 
+from oscar_metrics.facts import ServiceKey
 from oscar_metrics.ledger.duckdb_forgetting import pseudonyms
 
 
@@ -36,6 +37,12 @@ def country_ids(cursor: duckdb.DuckDBPyConnection, codes: Collection[str]) -> di
     """The numbers of countries, new ones for those not seen before."""
     ids = _ids(cursor, "countries", [(code,) for code in codes])
     return {code: ids[_plain(code),] for code in codes}
+
+
+def services(cursor: duckdb.DuckDBPyConnection) -> frozenset[ServiceKey]:
+    """Every service that has a number."""
+    rows = cursor.execute("SELECT namespace, name FROM services").fetchall()
+    return frozenset(ServiceKey(*row) for row in rows)
 
 
 def hexadecimal(text: str) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -34,6 +34,8 @@ from oscar_metrics.timerange import SECOND_NS, Span
 
 # More runs than this are handed over as a table to join, instead of a query each.
 _RUNS_MAX = 16
+# More services than this are handed over as a table too, instead of a list in every query.
+_SERVICES_MAX = 200
 
 
 def call_sums(
@@ -43,6 +45,7 @@ def call_sums(
     groupings: Collection[Grouping],
     *,
     service: str | None,
+    only: Callable[[ServiceKey], bool] | None,
     bounds_ns: Sequence[int],
     rows_max: int,
     as_of_ns: int | None,
@@ -54,7 +57,8 @@ def call_sums(
     kind = KIND_OF[stream]
     of = _pieces(cursor, kind, spans, bounds_ns, as_of_ns)
     wanted = {field for grouping in groupings for field in grouping}
-    rows = _Rows(cursor, kind, service, as_of_ns).calls(of, wanted)
+    services = _services(cursor, service, only)
+    rows = "" if services == [] else _Rows(cursor, kind, services, as_of_ns).calls(of, wanted)
     return CallSums(
         groups={
             grouping: _sums_by(cursor, rows, grouping, rows_max) if rows else Counter()
@@ -73,7 +77,9 @@ def usage_sums(
 ) -> dict[int, Usage]:
     """Usage by period; to be called within a transaction."""
     of = _pieces(cursor, SealKind.USAGE, spans, bounds_ns, as_of_ns)
-    rows = _Rows(cursor, SealKind.USAGE, service, as_of_ns).usage(of)
+    services = _services(cursor, service)
+    measured = None if services is None else [*services, MEASURED]
+    rows = _Rows(cursor, SealKind.USAGE, measured, as_of_ns).usage(of)
     if not rows:
         return {}
     found = cursor.execute(
@@ -100,6 +106,22 @@ def usage_sums(
     }
 
 
+def _services(
+    cursor: duckdb.DuckDBPyConnection,
+    name: str | None,
+    only: Callable[[ServiceKey], bool] | None = None,
+) -> list[int] | None:
+    """The numbers of the services that are asked for; None for all of them."""
+    if name is None and only is None:
+        return None
+    rows = cursor.execute("SELECT id, namespace, name FROM services").fetchall()
+    return [
+        number
+        for number, *key in rows
+        if name in (None, key[1]) and (only is None or only(ServiceKey(*key)))
+    ]
+
+
 def _pieces(
     cursor: duckdb.DuckDBPyConnection,
     kind: SealKind,
@@ -120,7 +142,7 @@ class _Rows:
         self,
         cursor: duckdb.DuckDBPyConnection,
         kind: SealKind,
-        service: str | None,
+        services: Sequence[int] | None,
         as_of_ns: int | None,
     ) -> None:
         self._cursor = cursor
@@ -133,9 +155,15 @@ class _Rows:
         )
         self._seals = f"seal_id IN (SELECT id FROM seals WHERE kind = {self._kind} AND {known})"
         self._service = ""
-        if service is not None:
-            named = cursor.execute("SELECT id FROM services WHERE name = ?", [service]).fetchall()
-            numbers = ", ".join(str(number) for (number,) in [*named, (MEASURED,)])
+        if services is not None:
+            numbers = ",".join(map(str, services))
+            if len(services) > _SERVICES_MAX:
+                cursor.execute(
+                    "CREATE OR REPLACE TEMP TABLE read_services AS"
+                    " SELECT unnest(string_split(?, ',')::INTEGER[]) AS id",
+                    [numbers],
+                )
+                numbers = "FROM temp.read_services"
             self._service = f" AND service_id IN ({numbers})"
 
     def calls(self, of: Pieces, fields: Collection[str]) -> str:

@@ -183,8 +183,32 @@ CREATE TABLE usage_months (
 );
 """
 
+# An inventory that is damaged names nobody: that it is, `verify` says.
+_VERSION_2 = """
+-- Every owner that an inventory ever named, each once.
+CREATE TABLE owned (
+    namespace VARCHAR NOT NULL,
+    service VARCHAR NOT NULL,              -- blank: the namespace itself
+    owner VARCHAR NOT NULL                 -- blank: the service's definition could not be read
+);
+INSERT INTO owned
+FROM (
+    SELECT one.namespace, one.name AS service, one.owner
+    FROM (SELECT unnest(from_json(if(json_valid(facts), facts, '{}')->'services',
+          '[{"namespace": "VARCHAR", "name": "VARCHAR", "owner": "VARCHAR"}]')) AS one
+          FROM inventories)
+    WHERE one.name <> '' -- which would stand for the namespace
+    UNION
+    SELECT one.namespace, '', one.owner
+    FROM (SELECT unnest(from_json(if(json_valid(facts), facts, '{}')->'owners',
+          '[{"namespace": "VARCHAR", "owner": "VARCHAR"}]')) AS one
+          FROM inventories)
+)
+WHERE namespace IS NOT NULL AND service IS NOT NULL AND owner IS NOT NULL;
+"""
+
 # Step i brings a file of version i to version i + 1.
-MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 VERSION = len(MIGRATIONS)
 
 

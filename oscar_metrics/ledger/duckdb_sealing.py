@@ -13,6 +13,7 @@ from oscar_metrics.facts import Inventory
 from oscar_metrics.ledger.duckdb_forgetting import named_in, pseudonymous, pseudonyms
 from oscar_metrics.ledger.duckdb_judging import judge
 from oscar_metrics.ledger.duckdb_names import hexadecimal
+from oscar_metrics.ledger.duckdb_owners import note_owners
 from oscar_metrics.ledger.duckdb_rollups import unroll
 from oscar_metrics.ledger.duckdb_rows import (
     STAGED_CALLS,
@@ -167,7 +168,7 @@ def _canonical(cursor: duckdb.DuckDBPyConnection, inventory: Inventory) -> Inven
 
 
 def _inventory_id(cursor: duckdb.DuckDBPyConnection, facts: str) -> int:
-    """The number of an inventory, kept once however often it is sealed."""
+    """The number of an inventory, kept once however often it is sealed; its owners are noted."""
     parameters = {"facts": hexadecimal(facts)}
     cursor.execute(
         """
@@ -181,6 +182,7 @@ def _inventory_id(cursor: duckdb.DuckDBPyConnection, facts: str) -> int:
     ((number,),) = cursor.execute(
         "SELECT id FROM inventories WHERE digest = md5(decode(unhex($facts)))", parameters
     ).fetchall()
+    note_owners(cursor, number)
     return int(number)
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from oscar_metrics.errors import LedgerError
-from oscar_metrics.facts import Inventory, LogStream, UsageMethod
+from oscar_metrics.facts import Inventory, LogStream, ServiceKey, UsageMethod
 from oscar_metrics.ledger.plan import Plan, plan
-from oscar_metrics.ledger.seals import KIND_OF, Restated, Sealed, SealKind, Stretch
+from oscar_metrics.ledger.seals import KIND_OF, Owned, Restated, Sealed, SealKind, Stretch
 from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.outcome import (
     Outcome,
@@ -77,14 +77,19 @@ class LedgerReading:
         groupings: Collection[Grouping],
         *,
         service: str | None = None,
+        only: Callable[[ServiceKey], bool] | None = None,
     ) -> Outcome[CallSums]:
-        """The sums over what is stored, with what was said when it was sealed."""
+        """The sums over what is stored, with what was said when it was sealed.
+
+        Of the services that `only` says yes to; of all without it.
+        """
         sums = await self._in_time(
             self._store.call_sums(
                 stream,
                 made.stored,
                 groupings,
                 service=service,
+                only=only,
                 bounds_ns=self._bounds_ns,
                 rows_max=self._rows_max,
                 as_of_ns=self._as_of_ns,
@@ -125,6 +130,14 @@ class LedgerReading:
             doubts=[f"the newest that was known then is of {format_instant(sealed_at_ns)}"] * old,
             last_updated_ns=sealed_at_ns,
         )
+
+    async def owned(self) -> Owned:
+        """Every owner the ledger has ever known of a service or namespace, now and as of then."""
+        return await self._in_time(self._store.owned())
+
+    async def services(self) -> frozenset[ServiceKey]:
+        """Every service the ledger was ever told calls or usage of."""
+        return await self._in_time(self._store.services())
 
     async def restated(
         self, streams: Collection[LogStream], *, usage: bool, since_ns: int, most: int

@@ -7,6 +7,7 @@ correction is a new revision of the seal, never an edit.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -126,6 +127,27 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True):
 
     stretches: tuple[Stretch, ...]
     gaps: tuple[Gap, ...]
+
+
+class Owns(NamedTuple):
+    """That a service belonged to somebody; `service` is blank for the namespace itself.
+
+    `owner` is blank for a service whose definition could not be read.
+    """
+
+    namespace: str
+    service: str
+    owner: str
+
+
+class Owned(msgspec.Struct, frozen=True, kw_only=True):
+    """Every owner that a sealed inventory ever named, and since when there are inventories.
+
+    `since_ns` is the first instant of the first hour one was sealed for; None without any.
+    """
+
+    owners: frozenset[Owns]
+    since_ns: int | None
 
 
 class Restated(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,16 +6,24 @@ never hand its text on.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from oscar_metrics.facts import CallKey, Inventory, LogStream, SlotPart, Usage
+from oscar_metrics.facts import CallKey, Inventory, LogStream, ServiceKey, SlotPart, Usage
 from oscar_metrics.findings import Finding
-from oscar_metrics.ledger.seals import Candidate, Judged, Restated, Sealed, SealHead, SealKind
+from oscar_metrics.ledger.seals import (
+    Candidate,
+    Judged,
+    Owned,
+    Restated,
+    Sealed,
+    SealHead,
+    SealKind,
+)
 from oscar_metrics.sums import CallSums, Grouping
 from oscar_metrics.timerange import Span
 
@@ -86,6 +94,7 @@ class LedgerStore(Protocol):
         groupings: Collection[Grouping],
         *,
         service: str | None = None,
+        only: Callable[[ServiceKey], bool] | None = None,
         bounds_ns: Sequence[int] = (),
         rows_max: int,
         as_of_ns: int | None = None,
@@ -93,8 +102,10 @@ class LedgerStore(Protocol):
         """The sums over spans that lie in sealed hours and begin and end on parts of slots.
 
         That is: at a stored slot's first instant or one nanosecond after it. `service` keeps
-        one service name's calls only. `bounds_ns` gives the periods of groupings that begin
-        with `period`: period i is [bounds_ns[i], bounds_ns[i + 1]). Raises TooManyRows when a
+        one service name's calls only, `only` those of the services it says yes to; it is asked
+        of each service of the state that is read, on another thread, and is to be pure.
+        `bounds_ns` gives the periods of groupings that begin with `period`: period i is
+        [bounds_ns[i], bounds_ns[i + 1]). Raises TooManyRows when a
         grouping has more than `rows_max` rows, LedgerChanged where spans or bounds are not
         what is stored: slots may have been merged since `sealed` was asked.
         """
@@ -114,6 +125,12 @@ class LedgerStore(Protocol):
 
     async def inventory(self, *, as_of_ns: int) -> tuple[Inventory, int] | None:
         """The newest inventory that had been sealed at an instant, and when it was."""
+
+    async def owned(self) -> Owned:
+        """Who was ever the owner of a service or namespace; who was forgotten by pseudonym."""
+
+    async def services(self) -> frozenset[ServiceKey]:
+        """Every service the ledger was ever told calls or usage of."""
 
     async def restated(
         self, kinds: Collection[SealKind], span: Span, *, since_ns: int, most: int
