@@ -14,15 +14,16 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, get_origin
 
-import httpx
 import msgspec
 from msgspec import Meta
 
+from oscar_metrics.auth.access_settings import AccessSettings
+from oscar_metrics.auth.oidc_settings import OidcSettings
 from oscar_metrics.errors import SettingsError
 from oscar_metrics.ledger.settings import LedgerSettings
+from oscar_metrics.settings_checks import check_access, check_oidc, check_sendable, check_url
 from oscar_metrics.sources.kubernetes import InventorySettings
 from oscar_metrics.sources.kubernetes_client import KubernetesSettings
 from oscar_metrics.sources.log_files import LogFilesSettings
@@ -66,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     inventory: InventorySettings = InventorySettings()
     prometheus: PrometheusSettings = PrometheusSettings()
     ledger: LedgerSettings = LedgerSettings()
+    oidc: OidcSettings = OidcSettings()
+    access: AccessSettings = AccessSettings()
 
     def __repr__(self) -> str:
         # Whatever prints settings must not print the password.
@@ -99,27 +102,41 @@ _KEPT: Mapping[str, tuple[str, ...]] = {
     "OSCAR_METRICS_LOG_FILES": ("log_files.pattern",),
     "OSCAR_METRICS_LEDGER": ("ledger.file",),
     "OSCAR_METRICS_ROSTER": ("roster_file",),
+    "OIDC_ENABLE": ("oidc.enable",),
+    "OIDC_ISSUERS": ("oidc.issuers",),
+    "OIDC_GROUPS": ("oidc.groups",),
+    "OIDC_CLIENT_ID": ("oidc.client_id",),
+    "OIDC_CLIENT_SECRET": ("oidc.client_secret",),
+    "OIDC_SUBJECT": ("oidc.subject",),
+    "USERS_ADMIN": ("oidc.users_admin",),
 }
+# Branches of the tree that are not part of names.
+_NAMELESS = frozenset({"limits", "credentials", "access"})
 # What Traefik's pods and log lines are labelled with by its chart.
 _TRAEFIK = "traefik"
 # What OSCAR's chart calls one of them.
 ALIASES = {"LOKI_EXPOSED_APP_LABEL": "LOKI_EXPOSED_APP"}
 
 
-def _fields(struct: type[msgspec.Struct], path: str = "") -> Iterator[str]:
-    """The path of every leaf of the tree."""
+def _fields(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The path of every leaf of the tree, and its type."""
     for field in msgspec.structs.fields(struct):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             yield from _fields(field.type, f"{path}{field.name}.")
         else:
-            yield path + field.name
+            yield path + field.name, field.type
+
+
+_TYPES = dict(_fields(Settings))
 
 
 def _names() -> dict[str, tuple[str, ...]]:
     named = {path for paths in _KEPT.values() for path in paths}
     ours = {
-        _PREFIX + path.replace(".limits.", ".").replace(".", "_").upper(): (path,)
-        for path in _fields(Settings)
+        _PREFIX + "_".join(part for part in path.split(".") if part not in _NAMELESS).upper(): (
+            path,
+        )
+        for path in _TYPES
         if path not in named
     }
     return {**_KEPT, **ours}
@@ -129,8 +146,17 @@ def _names() -> dict[str, tuple[str, ...]]:
 NAMES = _names()
 # Also read from the file that `<NAME>_FILE` names.
 SECRETS = frozenset(
-    name for name in NAMES if name.endswith(("_PASSWORD", "_TOKEN")) or name == "OSCAR_USERNAME"
+    name
+    for name in NAMES
+    if name.endswith(("_PASSWORD", "_TOKEN", "_SECRET", "_KEY")) or name == "OSCAR_USERNAME"
 )
+# Of these the file itself is a setting: it is read again whenever it changes.
+WATCHED = frozenset(name for name in SECRETS if f"{name}_FILE" in NAMES)
+# Texts in the environment that are lists, comma separated.
+LISTS = frozenset(name for name in NAMES if get_origin(_TYPES[NAMES[name][0]]) is tuple)
+# What is true or false may also be said to be on or off.
+SWITCHES = frozenset(name for name in NAMES if _TYPES[NAMES[name][0]] is bool)
+_SWITCH = {"on": "true", "off": "false"}
 
 # Kubernetes injects these for every Service of the namespace; a Service called
 # oscar-metrics would otherwise make names of ours up.
@@ -154,28 +180,29 @@ SENT = frozenset(name for name in NAMES if name.endswith(("_TOKEN", "_TENANT")))
 
 def load(environ: Mapping[str, str], file: Path | None = None) -> Settings:
     """Settings from `environ` over `file`; raises SettingsError naming the first bad one."""
-    texts: dict[str, Any] = {}
-    for name, value in _from_file(file).items():
-        if name not in NAMES:
+    in_file = _from_file(file)
+    for name in in_file:
+        if not _known(name):
             raise _unknown(name, f"in {file}")
-        texts[name] = value
     for name in environ:
         if name.startswith(_PREFIX) and not _known(name) and not _SERVICE_LINK.fullmatch(name):
             raise _unknown(name, "in the environment")
-    texts.update(_from_environment(environ))
-    if str(texts.get("EXPOSED_SERVICES_ROUTE_KIND", "")).strip() == "httproute":
-        namespace = texts.get("HTTPROUTE_GATEWAY_NAMESPACE", Settings().gateway_namespace)
-        texts.setdefault("LOKI_EXPOSED_NAMESPACE", namespace)
-        texts.setdefault("LOKI_EXPOSED_APP", _TRAEFIK)
+    values = _merged(_set_by(environ), _set_by(in_file))
+    if values.get("EXPOSED_SERVICES_ROUTE_KIND") == "httproute":
+        namespace = values.get("HTTPROUTE_GATEWAY_NAMESPACE", Settings().gateway_namespace)
+        values.setdefault("LOKI_EXPOSED_NAMESPACE", namespace)
+        values.setdefault("LOKI_EXPOSED_APP", _TRAEFIK)
     tree: dict[str, Any] = {}
-    for name, value in texts.items():
+    for name, value in values.items():
         for path in NAMES[name]:
-            _put(tree, path, value.strip() if isinstance(value, str) else value)
+            _put(tree, path, value)
     settings = _convert(tree)
-    for name in sorted(SENT & texts.keys()):
-        _check_sendable(name, str(texts[name]))
-    _check_url("LOKI_URL", settings.loki.url, unless="")
-    _check_url("PROMETHEUS_URL", settings.prometheus.url, unless=OFF)
+    for name in sorted(SENT & values.keys()):
+        check_sendable(name, str(values[name]))
+    check_url("LOKI_URL", settings.loki.url, unless="")
+    check_url("PROMETHEUS_URL", settings.prometheus.url, unless=OFF)
+    check_oidc(settings.oidc)
+    check_access(settings.access)
     return settings
 
 
@@ -183,32 +210,57 @@ def _from_file(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        values = tomllib.loads(_text_of(file))
+        return tomllib.loads(_text_of(file))
     except OSError as exc:
         raise SettingsError("--config", f"cannot read {file}: {exc.strerror}") from exc
     except ValueError as exc:  # TOML's and UTF-8's errors are ValueErrors
         raise SettingsError("--config", f"{file} is not TOML: {exc}") from exc
-    return {ALIASES.get(name, name): value for name, value in values.items() if value != ""}
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Known names that are set to something; secrets from `<NAME>_FILE` where only that is set."""
-    found: dict[str, str] = {}
+def _set_by(texts: Mapping[str, Any]) -> dict[str, Any]:
+    """Known names that one place sets to something; a secret itself wins over its file."""
+    found: dict[str, Any] = {}
     for name in (*ALIASES, *NAMES):
-        value = environ.get(name, "")
-        if not value.strip() and name in SECRETS and (path := environ.get(f"{name}_FILE", "")):
-            value = _secret_from(f"{name}_FILE", Path(path))
-        if name == "OSCAR_SERVICE_PORT" and "://" in value:
+        value = _plain(name, texts.get(name, ""))
+        if value == "" and name in SECRETS - WATCHED and (path := texts.get(f"{name}_FILE", "")):
+            value = _secret_from(f"{name}_FILE", path)
+        if name == "OSCAR_SERVICE_PORT" and "://" in str(value):
             continue  # a Service called `oscar` puts tcp://… here
-        if value.strip():
+        if value != "":
             found[ALIASES.get(name, name)] = value
+    for name in WATCHED & found.keys():
+        found.pop(f"{name}_FILE", None)
     return found
 
 
-def _secret_from(name: str, path: Path) -> str:
+def _plain(name: str, value: Any) -> Any:
+    """A value without blanks around it, as a list where it is one; blank for an empty one."""
+    if isinstance(value, str):
+        value = value.strip()
+        if name in LISTS:
+            value = value.split(",")
+        elif name in SWITCHES:
+            value = _SWITCH.get(value.lower(), value)
+    if isinstance(value, list):
+        items = [item.strip() if isinstance(item, str) else item for item in value]
+        return [item for item in items if item != ""] or ""
+    return value
+
+
+def _merged(environment: dict[str, Any], in_file: dict[str, Any]) -> dict[str, Any]:
+    """The environment over the file; a secret, or its file, over both of the other's."""
+    for name in WATCHED:
+        both = {name, f"{name}_FILE"}
+        if both & environment.keys():
+            for one in both:
+                in_file.pop(one, None)
+    return {**in_file, **environment}
+
+
+def _secret_from(name: str, path: Any) -> str:
     try:
-        return _text_of(path).strip()
-    except (OSError, ValueError) as exc:
+        return _text_of(Path(path)).strip()
+    except (OSError, ValueError, TypeError) as exc:
         raise SettingsError(
             name, f"cannot read {path}: expected a text file of at most {_MOST_BYTES} bytes"
         ) from exc
@@ -226,30 +278,13 @@ def _text_of(path: Path) -> str:
 
 
 def _known(name: str) -> bool:
-    return name in NAMES or name in ALIASES or (name.removesuffix("_FILE") in SECRETS)
+    return name in NAMES or name in ALIASES or name.removesuffix("_FILE") in SECRETS
 
 
 def _unknown(name: str, where: str) -> SettingsError:
     close = difflib.get_close_matches(name, NAMES, n=1)
     hint = f"did you mean {close[0]}?" if close else "see docs/configuration.md for every name"
     return SettingsError(name, f"unknown setting {where}; {hint}")
-
-
-def _check_sendable(name: str, text: str) -> None:
-    # What goes into a header; the value itself may be a secret and is not said.
-    if not (text.strip().isascii() and text.strip().isprintable()):
-        raise SettingsError(name, "expected printable ASCII characters only, on one line")
-
-
-def _check_url(name: str, url: str, *, unless: str) -> None:
-    try:
-        _ = httpx.URL(url).host
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except (ValueError, httpx.InvalidURL):
-        good = False
-    if url != unless and not good:
-        raise SettingsError(name, "expected a URL such as http://host:port or https://host/path")
 
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
@@ -264,7 +299,7 @@ def _convert(tree: dict[str, Any]) -> Settings:
         return msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as exc:
         text = str(exc)
-        where = match[1] if (match := _WHERE.search(text)) else ""
+        where = match[1].partition("[")[0] if (match := _WHERE.search(text)) else ""
         names = [name for name, paths in NAMES.items() if where in paths]
         expected = _WHERE.sub("", text).removesuffix(" - at ").strip()
         for word, plain in _PLAIN.items():

@@ -42,6 +42,7 @@ LAYERS = {
     "aggregator": 4,
     "handlers": 5,
     "settings": 6,
+    "settings_checks": 6,
     "command_requests": 7,
     "commands": 7,
     "app": 7,

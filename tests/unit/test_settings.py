@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from oscar_metrics.errors import SettingsError
-from oscar_metrics.settings import ALIASES, NAMES, SECRETS, Settings, load
+from oscar_metrics.settings import ALIASES, LISTS, NAMES, SECRETS, SWITCHES, Settings, load
 
 DOCS = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 
@@ -15,6 +18,13 @@ def at(settings: Settings, path: str) -> object:
     for part in path.split("."):
         value = getattr(value, part)
     return value
+
+
+def structs_of(struct: msgspec.Struct) -> list[msgspec.Struct]:
+    """A struct, and every one within it."""
+    values = [getattr(struct, name) for name in struct.__struct_fields__]
+    inner = [structs_of(value) for value in values if isinstance(value, msgspec.Struct)]
+    return [struct, *itertools.chain.from_iterable(inner)]
 
 
 def test_nothing_set_is_the_defaults() -> None:
@@ -37,6 +47,27 @@ def test_nothing_set_is_the_defaults() -> None:
         ("OSCAR_METRICS_LOKI_PAGE_LINES", "100", "loki.page_lines", 100),
         ("OSCAR_METRICS_LEDGER", "off", "ledger.file", "off"),
         ("OSCAR_METRICS_LEDGER_RETRY_MINUTES", "7", "ledger.retry_minutes", 7),
+        ("OIDC_GROUPS", " a , ,b,", "oidc.groups", ("a", "b")),
+        ("OIDC_ISSUERS", "https://i/realms/a", "oidc.issuers", ("https://i/realms/a",)),
+        ("USERS_ADMIN", ",", "oidc.users_admin", ()),
+        ("OSCAR_METRICS_OIDC_ALGORITHMS", "ES256,RS256", "oidc.algorithms", ("ES256", "RS256")),
+        ("OSCAR_METRICS_OIDC_USER_SECONDS", "30", "oidc.user_seconds", 30),
+        ("OSCAR_METRICS_OIDC_CONCURRENCY", "3", "oidc.limits.concurrency", 3),
+        ("OSCAR_METRICS_SCOPE", "visible", "access.scope", "visible"),
+        ("OSCAR_METRICS_PSEUDONYMS", "off", "access.pseudonyms", False),
+        (
+            "OSCAR_METRICS_TRUSTED_PROXIES",
+            "10.0.0.0/8,::1",
+            "access.trusted_proxies",
+            ("10.0.0.0/8", "::1"),
+        ),
+        ("OSCAR_METRICS_CORS_ORIGINS", "off", "access.cors_origins", ("off",)),
+        (
+            "OSCAR_METRICS_CORS_ORIGINS",
+            "https://a.example.org, http://[::1]:5173",
+            "access.cors_origins",
+            ("https://a.example.org", "http://[::1]:5173"),
+        ),
     ],
 )
 def test_a_name_sets_its_place(name: str, value: str, path: str, expected: object) -> None:
@@ -68,6 +99,31 @@ def test_a_name_sets_its_place(name: str, value: str, path: str, expected: objec
         ),
         ({"OSCAR_METRICS_LOG_FILES_READERS": "-1"}, "OSCAR_METRICS_LOG_FILES_READERS", ">= 1"),
         ({"OSCAR_PASSWORD_FILE": "/dev/zero"}, "OSCAR_PASSWORD_FILE", "cannot read"),
+        ({"OIDC_ENABLE": "true"}, "OIDC_ISSUERS", "URLs of the issuers"),
+        ({"OIDC_ENABLE": "perhaps"}, "OIDC_ENABLE", "true or false"),
+        ({"OIDC_ISSUERS": "https://a,keycloak"}, "OIDC_ISSUERS", "number 2"),
+        ({"OIDC_ISSUERS": "https://me:PLANTED@a"}, "OIDC_ISSUERS", "without user"),
+        ({"OIDC_ISSUERS": "https://a?b=c"}, "OIDC_ISSUERS", "number 1"),
+        ({"OSCAR_METRICS_OIDC_ALGORITHMS": "none"}, "OSCAR_METRICS_OIDC_ALGORITHMS", "none"),
+        ({"OSCAR_METRICS_SCOPE": "all"}, "OSCAR_METRICS_SCOPE", "all"),
+        ({"OSCAR_METRICS_PSEUDONYMS": "on"}, "OSCAR_METRICS_PSEUDONYM_KEY", "16 characters"),
+        ({"OSCAR_METRICS_PSEUDONYM_KEY": "PLANTED"}, "OSCAR_METRICS_PSEUDONYM_KEY", "too short"),
+        ({"OSCAR_METRICS_COUNTRY_USERS_LEAST": "-1"}, "OSCAR_METRICS_COUNTRY_USERS_LEAST", ">= 0"),
+        ({"OSCAR_METRICS_TRUSTED_PROXIES": "proxy"}, "OSCAR_METRICS_TRUSTED_PROXIES", "'proxy'"),
+        ({"OSCAR_METRICS_TRUSTED_PROXIES": "10.0.0.1/8"}, "OSCAR_METRICS_TRUSTED_PROXIES", "/8"),
+        ({"OSCAR_METRICS_CORS_ORIGINS": "*,http://a"}, "OSCAR_METRICS_CORS_ORIGINS", "alone"),
+        *(
+            ({"OSCAR_METRICS_CORS_ORIGINS": bad}, "OSCAR_METRICS_CORS_ORIGINS", "as browsers")
+            for bad in (
+                "a.example.org",
+                "https://a/",
+                "https://A",
+                "https://a:443",
+                "http://a:70000",
+                "https://*.a",
+                "null",
+            )
+        ),
     ],
 )
 def test_a_bad_one_is_named_with_what_was_expected(
@@ -77,6 +133,7 @@ def test_a_bad_one_is_named_with_what_was_expected(
         load(environ)
     assert caught.value.setting == name
     assert expected in str(caught.value)
+    assert "PLANTED" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +182,9 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ('LOKI_ULR = "x"', "LOKI_ULR", "did you mean LOKI_URL"),
         ("not toml", "--config", "not TOML"),
         ("OSCAR_SERVICE_PORT = [1]", "OSCAR_SERVICE_PORT", "a whole number"),
+        ("OIDC_GROUPS = [1]", "OIDC_GROUPS", "a text"),
+        ("OSCAR_PASSWORD_FILE = 1", "OSCAR_PASSWORD_FILE", "cannot read"),
+        ('OSCAR_PASSWORD_FILE = "/nowhere"', "OSCAR_PASSWORD_FILE", "cannot read"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, text: str, name: str, expected: str) -> None:
@@ -136,6 +196,35 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, name: str, expected: str
     assert expected in str(caught.value)
 
 
+def test_a_settings_file_has_lists_switches_and_files_of_secrets_too(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hush-hush\n")
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        f"""
+        OIDC_ENABLE = true
+        OIDC_ISSUERS = [" https://a ", "", "https://b"]
+        OIDC_GROUPS = "x, y"
+        USERS_ADMIN = []
+        OSCAR_METRICS_LOG_JSON = "off"
+        OSCAR_PASSWORD_FILE = "{secret}"
+        """
+    )
+    settings = load({}, file)
+    assert settings.oidc.enable
+    assert settings.oidc.issuers == ("https://a", "https://b")
+    assert settings.oidc.groups == ("x", "y")
+    assert settings.oidc.users_admin == ()
+    assert not settings.log_json
+    assert settings.password == "hush-hush"
+
+
+@pytest.mark.parametrize("name", sorted(SWITCHES - {"OIDC_ENABLE", "OSCAR_METRICS_PSEUDONYMS"}))
+def test_a_switch_is_on_or_off_or_true_or_false(name: str) -> None:
+    for text, expected in {"on": True, "TRUE": True, "Off": False, "false": False}.items():
+        assert at(load({name: text}), NAMES[name][0]) is expected
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot read"):
         load({}, tmp_path / "none.toml")
@@ -144,18 +233,27 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(SECRETS))
 def test_a_secret_is_also_read_from_a_file_and_never_shown(name: str, tmp_path: Path) -> None:
     file = tmp_path / "secret"
-    file.write_text("hush-hush\n")
+    file.write_text("PLANTED-PLANTED-PLANTED\n")
     settings = load({f"{name}_FILE": str(file)})
-    assert all(at(settings, path) == "hush-hush" for path in NAMES[name])
+    assert all(at(settings, path) == "PLANTED-PLANTED-PLANTED" for path in NAMES[name])
     if name != "OSCAR_USERNAME":
-        assert "hush-hush" not in repr(settings)
+        assert "PLANTED" not in "".join(map(repr, structs_of(settings)))
 
 
 @pytest.mark.parametrize("name", [*NAMES, *ALIASES])
-def test_every_name_is_documented(name: str) -> None:
+def test_every_name_is_documented_with_its_default(name: str) -> None:
     assert f"`{name}`" in DOCS
-    if name in NAMES:
-        default = str(at(Settings(), NAMES[name][0]))
-        line = next(line for line in DOCS.splitlines() if line.startswith(f"| `{name}`"))
-        if default and "{{" not in default:
-            assert default.lower().removesuffix(".0") in line.replace(",", "").lower()
+    if name in ALIASES:
+        return
+    line = next(line for line in DOCS.splitlines() if line.startswith(f"| `{name}`"))
+    _, _, default, meaning, _ = re.split(r"(?<!\\)\|", line)
+    value = at(Settings(), NAMES[name][0])
+    if name in LISTS:
+        assert "a list" in meaning.lower()
+        value = ", ".join(value) if isinstance(value, tuple) else ""
+    elif name in SWITCHES:
+        value = "on|true" if value else "off|false"
+    expected = str(value).lower().removesuffix(".0")
+    if "{{" not in expected:
+        assert default.strip(" `").lower() in expected.split("|")
+    assert len(meaning.strip()) > 10

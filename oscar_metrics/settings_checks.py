@@ -1,0 +1,101 @@
+"""What a settings tree's types do not say: each check names the setting and what was expected."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+import httpx
+
+from oscar_metrics.auth.access_settings import AccessSettings
+from oscar_metrics.auth.oidc_settings import OidcSettings
+from oscar_metrics.errors import SettingsError
+
+_LEAST_KEY_CHARACTERS = 16
+_EVERY_ORIGIN = "*"
+_OFF = "off"
+# As browsers send it: lower case, no path; the port where it is not the scheme's own.
+_ORIGIN = re.compile(r"(http|https)://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[1-9]\d{0,4})?")
+_OWN_PORTS = {"http": ":80", "https": ":443"}
+
+
+def check_sendable(name: str, text: str) -> None:
+    """Whether a text can be sent as a header; it may be a secret, and is not said."""
+    if not (text.isascii() and text.isprintable()):
+        raise SettingsError(name, "expected printable ASCII characters only, on one line")
+
+
+def check_url(name: str, url: str, *, unless: str) -> None:
+    """Whether `url` is one of HTTP, or the text that stands for none; it may hold a password."""
+    if url != unless and not _is_http(url):
+        raise SettingsError(name, "expected a URL such as http://host:port or https://host/path")
+
+
+def check_oidc(settings: OidcSettings) -> None:
+    """Whether there are issuers where there must be, each with a URL that can be one's name."""
+    for number, issuer in enumerate(settings.issuers, 1):
+        parts = urlsplit(issuer) if _is_http(issuer) else None
+        if parts is None or "@" in parts.netloc or parts.query or parts.fragment:
+            raise SettingsError(
+                "OIDC_ISSUERS",
+                f"number {number} is no issuer: expected a URL such as https://host/realms/name,"
+                " without user, query or fragment",
+            )
+    if settings.enable and not settings.issuers:
+        raise SettingsError(
+            "OIDC_ISSUERS",
+            "not set, though OIDC_ENABLE is true: expected the URLs of the issuers whose tokens"
+            " are accepted, comma separated",
+        )
+
+
+def check_access(settings: AccessSettings) -> None:
+    """Whether pseudonyms have a key, proxies are addresses and origins are such."""
+    length = len(settings.pseudonym_key)
+    if (settings.pseudonyms or length) and length < _LEAST_KEY_CHARACTERS:
+        raise SettingsError(
+            "OSCAR_METRICS_PSEUDONYM_KEY",
+            f"{'too short' if length else 'not set, though pseudonyms are on'}: expected at least"
+            f" {_LEAST_KEY_CHARACTERS} characters nobody can guess",
+        )
+    for proxy in settings.trusted_proxies:
+        if not _is_network(proxy):
+            raise SettingsError(
+                "OSCAR_METRICS_TRUSTED_PROXIES",
+                f"{proxy!r}: expected addresses or networks such as 10.1.2.3 or 10.0.0.0/8",
+            )
+    alone = {_EVERY_ORIGIN, _OFF} & set(settings.cors_origins)
+    if alone and len(settings.cors_origins) > 1:
+        raise SettingsError(
+            "OSCAR_METRICS_CORS_ORIGINS", f"{min(alone)!r} stands alone, or not at all"
+        )
+    for origin in () if alone else settings.cors_origins:
+        if not _is_origin(origin):
+            raise SettingsError(
+                "OSCAR_METRICS_CORS_ORIGINS",
+                f"{origin!r}: expected `*`, `off`, or origins as browsers name them, such as"
+                " https://dashboard.example.org or http://localhost:5173",
+            )
+
+
+def _is_http(url: str) -> bool:
+    try:
+        _ = httpx.URL(url).host
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        return False
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_origin(text: str) -> bool:
+    match = _ORIGIN.fullmatch(text)
+    return bool(match) and match[3] != _OWN_PORTS[match[1]] and int((match[3] or ":1")[1:]) < 2**16
