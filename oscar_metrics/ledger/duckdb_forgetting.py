@@ -113,7 +113,7 @@ def pseudonymous(inventory: Inventory, names: Mapping[str, str]) -> Inventory:
     owners = (
         replace(owner, owner=names.get(owner.owner, owner.owner)) for owner in inventory.owners
     )
-    return Inventory(services=tuple(services), owners=tuple(owners))
+    return replace(inventory, services=tuple(services), owners=tuple(owners))
 
 
 def scrub(cursor: duckdb.DuckDBPyConnection) -> None:

@@ -7,7 +7,9 @@ take longer the longer the ledger is kept.
 from __future__ import annotations
 
 import duckdb
+import msgspec
 
+from oscar_metrics.facts import Inventory
 from oscar_metrics.ledger.duckdb_schema import SEAL_KIND_CODES
 from oscar_metrics.ledger.seals import Owned, Owns, SealKind
 from oscar_metrics.timerange import HOUR_NS
@@ -25,23 +27,21 @@ def owned(cursor: duckdb.DuckDBPyConnection) -> Owned:
     )
 
 
-def note_owners(cursor: duckdb.DuckDBPyConnection, inventory_id: int) -> None:
+def note_owners(cursor: duckdb.DuckDBPyConnection, inventory: Inventory) -> None:
     """Note who the owners in an inventory are, as far as that is news."""
     cursor.execute(
         """
         INSERT INTO owned
-        FROM (
-            SELECT one.namespace, one.name AS service, one.owner
-            FROM (SELECT unnest(from_json(facts->'services',
-                  '[{"namespace": "VARCHAR", "name": "VARCHAR", "owner": "VARCHAR"}]')) AS one
-                  FROM inventories WHERE id = $id)
-            WHERE one.name <> '' -- which would stand for the namespace
-            UNION
-            SELECT one.namespace, '', one.owner
-            FROM (SELECT unnest(from_json(facts->'owners',
-                  '[{"namespace": "VARCHAR", "owner": "VARCHAR"}]')) AS one
-                  FROM inventories WHERE id = $id)
-        ) ANTI JOIN owned USING (namespace, service, owner)
+        FROM (SELECT one[1] AS namespace, one[2] AS service, one[3] AS owner
+              FROM (SELECT unnest(from_json(?, '[["VARCHAR"]]')) AS one))
+        ANTI JOIN owned USING (namespace, service, owner)
         """,
-        {"id": inventory_id},
+        [msgspec.json.encode(sorted(owners_in(inventory))).decode()],
     )
+
+
+def owners_in(inventory: Inventory) -> set[Owns]:
+    """Whose everything in an inventory is."""
+    # No service is without a name, which would make its owner the namespace's.
+    services = {Owns(one.namespace, one.name, one.owner) for one in inventory.services if one.name}
+    return services | {Owns(one.namespace, "", one.owner) for one in inventory.owners}

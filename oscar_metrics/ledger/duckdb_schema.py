@@ -1,7 +1,7 @@
 """The tables of the ledger's file, their version, and the way from every older version.
 
 A file holds what its version says, and `migrate` brings it forward: each version is one
-step of SQL from the one before, and a new file takes all of them. A released step is never
+step from the one before, and a new file takes all of them. A released step is never
 edited; tests/ledger/versions keeps a file of every version.
 
 Words of the tables. A *part* is SlotPart(slot, first) as one number: 2 × slot for the first
@@ -14,9 +14,11 @@ unique is kept so by the only code that writes.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from types import MappingProxyType
 
 import duckdb
+import msgspec
 
 from oscar_metrics.errors import LedgerError
 from oscar_metrics.facts import CountryFrom, Kind, Result
@@ -183,7 +185,6 @@ CREATE TABLE usage_months (
 );
 """
 
-# An inventory that is damaged names nobody: that it is, `verify` says.
 _VERSION_2 = """
 -- Every owner that an inventory ever named, each once.
 CREATE TABLE owned (
@@ -191,24 +192,52 @@ CREATE TABLE owned (
     service VARCHAR NOT NULL,              -- blank: the namespace itself
     owner VARCHAR NOT NULL                 -- blank: the service's definition could not be read
 );
-INSERT INTO owned
-FROM (
-    SELECT one.namespace, one.name AS service, one.owner
-    FROM (SELECT unnest(from_json(if(json_valid(facts), facts, '{}')->'services',
-          '[{"namespace": "VARCHAR", "name": "VARCHAR", "owner": "VARCHAR"}]')) AS one
-          FROM inventories)
-    WHERE one.name <> '' -- which would stand for the namespace
-    UNION
-    SELECT one.namespace, '', one.owner
-    FROM (SELECT unnest(from_json(if(json_valid(facts), facts, '{}')->'owners',
-          '[{"namespace": "VARCHAR", "owner": "VARCHAR"}]')) AS one
-          FROM inventories)
-)
-WHERE namespace IS NOT NULL AND service IS NOT NULL AND owner IS NOT NULL;
 """
 
-# Step i brings a file of version i to version i + 1.
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
+
+def _to_version_1(cursor: duckdb.DuckDBPyConnection) -> None:
+    cursor.execute(_VERSION_1)
+
+
+def _to_version_2(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Note the owners in every inventory; one after the other, since each may be large."""
+    cursor.execute(_VERSION_2)
+    owned: set[tuple[str, str, str]] = set()
+    for inventory_id in cursor.execute("SELECT id FROM inventories").fetchall():
+        ((facts,),) = cursor.execute(
+            "SELECT facts FROM inventories WHERE id = ?", inventory_id
+        ).fetchall()
+        try:
+            inventory = msgspec.json.decode(facts, type=_Inventory1)
+        except msgspec.MsgspecError:
+            continue  # `verify` says that it is damaged.
+        owned |= {(one.namespace, one.name, one.owner) for one in inventory.services if one.name}
+        owned |= {(one.namespace, "", one.owner) for one in inventory.owners}
+    cursor.execute(
+        "INSERT INTO owned SELECT one[1], one[2], one[3]"
+        """ FROM (SELECT unnest(from_json(?, '[["VARCHAR"]]')) AS one)""",
+        [msgspec.json.encode(sorted(owned)).decode()],
+    )
+
+
+class _Named1(msgspec.Struct):
+    namespace: str
+    owner: str
+    name: str = ""
+
+
+class _Inventory1(msgspec.Struct):
+    """What version 2 needs of the JSON in `inventories.facts` of version 1."""
+
+    services: list[_Named1]
+    owners: list[_Named1]
+
+
+# Step i brings a file of version i to version i + 1, within a transaction.
+MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
+    _to_version_1,
+    _to_version_2,
+)
 VERSION = len(MIGRATIONS)
 
 
@@ -228,7 +257,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("BEGIN")
     try:
         for step in MIGRATIONS[found:]:
-            cursor.execute(step)
+            step(cursor)
         if found == 0:
             cursor.execute("INSERT INTO ledger VALUES (?, ?)", [VERSION, secrets.token_hex(16)])
         else:

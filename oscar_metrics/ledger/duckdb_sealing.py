@@ -111,9 +111,11 @@ def _stage_candidates(
     for n, c in enumerate(candidates):
         inventory_id: int | None = None
         if c.inventory is not None:
-            facts = encode(_canonical(cursor, c.inventory))
+            inventory = _canonical(cursor, c.inventory)
+            facts = encode(inventory)
             if facts not in inventories:
                 inventories[facts] = _inventory_id(cursor, facts.decode())
+                note_owners(cursor, inventory)
             inventory_id = inventories[facts]
         seen, understood = lines.get((c.kind, c.hour), (0, 0))
         numbers = (
@@ -161,14 +163,15 @@ def missing_ns(gaps: Iterable[Gap]) -> int:
 def _canonical(cursor: duckdb.DuckDBPyConnection, inventory: Inventory) -> Inventory:
     """The inventory in one order, with nobody in it who was forgotten."""
     inventory = pseudonymous(inventory, pseudonyms(cursor, named_in(inventory)))
-    return Inventory(
+    return msgspec.structs.replace(
+        inventory,
         services=tuple(sorted(inventory.services, key=lambda s: (s.namespace, s.name))),
         owners=tuple(sorted(inventory.owners, key=lambda o: (o.namespace, o.owner))),
     )
 
 
 def _inventory_id(cursor: duckdb.DuckDBPyConnection, facts: str) -> int:
-    """The number of an inventory, kept once however often it is sealed; its owners are noted."""
+    """The number of an inventory, kept once however often it is sealed."""
     parameters = {"facts": hexadecimal(facts)}
     cursor.execute(
         """
@@ -182,7 +185,6 @@ def _inventory_id(cursor: duckdb.DuckDBPyConnection, facts: str) -> int:
     ((number,),) = cursor.execute(
         "SELECT id FROM inventories WHERE digest = md5(decode(unhex($facts)))", parameters
     ).fetchall()
-    note_owners(cursor, number)
     return int(number)
 
 
