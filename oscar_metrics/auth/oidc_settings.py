@@ -54,11 +54,11 @@ class OidcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     # An issuer's keys are read again when they are this old, in seconds: a revoked one dies then.
     keys_seconds: Annotated[float, Meta(ge=1, le=7 * 86400)] = 4 * 3600.0
     # The least time between two reads of an issuer's keys, in seconds: tokens naming keys that do
-    # not exist cannot make us ask it more often.
-    keys_refresh_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    # not exist cannot make us ask it more often, and one that is out is not tried more often.
+    keys_refresh_seconds: Annotated[float, Meta(ge=1, le=3600)] = 10.0
     # When callers of an issuer that is out are told to come back, in seconds.
-    retry_after_seconds: Annotated[int, Meta(ge=1, le=3600)] = 5
-    # Of each issuer; `timeout_seconds` also bounds how long one request waits for it in all.
+    retry_after_seconds: Annotated[int, Meta(ge=1, le=3600)] = 10
+    # Of each issuer; a request waits `timeout_seconds` for its keys and as long for its userinfo.
     limits: UpstreamLimits = UpstreamLimits(
         concurrency=16, timeout_seconds=4.0, body_bytes=1024 * 1024, attempts=2
     )
