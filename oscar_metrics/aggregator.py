@@ -13,8 +13,10 @@ from typing import TypeVar
 import msgspec
 
 from oscar_metrics import groupings, reports, wire
+from oscar_metrics.admission import Admitted
 from oscar_metrics.asking import Asking, bounds_ns
 from oscar_metrics.completeness import sentence
+from oscar_metrics.errors import Forbidden
 from oscar_metrics.facts import LogStream, ServiceCount, Usage
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.groupings import Needs
@@ -23,15 +25,19 @@ from oscar_metrics.ledger.reading import LedgerReading
 from oscar_metrics.ledger.seals import Restated
 from oscar_metrics.live import NO_CLUSTER, NO_LOGS, NO_USAGE, Live
 from oscar_metrics.outcome import Outcome, Unavailable, with_facts
+from oscar_metrics.privacy import Privacy
 from oscar_metrics.reports import Calls
+from oscar_metrics.scope import ScopeMode, Viewer
 from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.tasks import task_group
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import ReportRange, format_instant
+from oscar_metrics.usage_hours import hours_by_service
 from oscar_metrics.usage_sums import UsageByPeriod, total_usage
 from oscar_metrics.wire import GroupBy, Metric, SourceName, SourceState
 
 T = TypeVar("T")
+_SHOW_EVERYTHING = Privacy()
 _Report = TypeVar(
     "_Report",
     wire.Summary,
@@ -55,7 +61,8 @@ class Aggregator:
 
     `now_ns` is the clock (nanoseconds since the epoch). `deadline_seconds` bounds every
     report; None is for the command line, which waits as long as it takes. `periods_max` is
-    how many periods a series may have. `ledger` is None where none is configured.
+    how many periods a series may have. `ledger` is None where none is configured. `mode` is
+    what callers who are no administrators see, `privacy` how users are shown to everyone.
     """
 
     def __init__(
@@ -67,21 +74,43 @@ class Aggregator:
         deadline_seconds: float | None,
         periods_max: int = 2000,
         ledger: LedgerHolder | None = None,
+        mode: ScopeMode = ScopeMode.OWNED,
+        privacy: Privacy = _SHOW_EVERYTHING,
     ) -> None:
         self.now_ns = now_ns
         self.periods_max = periods_max
+        self.privacy = privacy
+        self._mode = mode
         self._sources = sources
         self._ledger = ledger
         self._telemetry = telemetry
         self._deadline_seconds = deadline_seconds
         self._last_said: dict[SourceName, LastSaid] = {}
 
-    async def summary(self, asked: ReportRange) -> wire.Summary:
+    async def admit(self, viewer: Viewer) -> Admitted:
+        """Decide what a viewer sees, and begin the one report that is made for them.
+
+        Raises NotNow where that cannot be decided, NotFound for an owner nobody knows.
+        """
+        now_ns, deadline = self.now_ns(), self._deadline()
+        admitted = Admitted(
+            viewer,
+            Live(self._sources, self._telemetry, now_ns=now_ns, deadline=deadline),
+            self._ledger,
+            self.privacy,
+            now_ns=now_ns,
+            deadline=deadline,
+            mode=self._mode,
+        )
+        await admitted.decide()
+        return admitted
+
+    async def summary(self, admitted: Admitted, asked: ReportRange) -> wire.Summary:
         """Totals over a range."""
-        asking = self._begin(asked)
+        asking = self._begin(admitted, asked)
         async with task_group() as group:
             inventory = group.create_task(asking.inventory())
-            usage = group.create_task(asking.usage(lambda: inventory))
+            usage = group.create_task(asking.usage())
             calls = group.create_task(self._calls(asking, groupings.SUMMARY))
             restated = group.create_task(asking.restated(groupings.SUMMARY, usage=True))
         report = await _built(
@@ -99,6 +128,7 @@ class Aggregator:
 
     async def breakdown(
         self,
+        admitted: Admitted,
         asked: ReportRange,
         group_by: GroupBy,
         *,
@@ -107,7 +137,7 @@ class Aggregator:
         include_usage: bool,
     ) -> wire.Breakdown:
         """Rows per service, user or country; usage is for services only."""
-        asking = self._begin(asked)
+        asking = self._begin(admitted, asked)
         needs = groupings.BREAKDOWNS[group_by]
         if group_by is not GroupBy.SERVICE:
             calls = await self._calls(asking, needs)
@@ -128,7 +158,7 @@ class Aggregator:
             both = group.create_task(self._calls(asking, needs))
             if include_usage:
                 inventory = group.create_task(asking.inventory())
-                usage = group.create_task(asking.usage(lambda: inventory))
+                usage = group.create_task(asking.usage())
             again = group.create_task(asking.restated(needs, usage=include_usage))
         report = await _built(
             asked,
@@ -145,13 +175,19 @@ class Aggregator:
         )
         return self._said(report, again.result())
 
-    async def value(self, asked: ReportRange, service: str, metric: Metric) -> wire.Value:
-        """One of `SERVICE_METRICS` of one service; zero where nothing is known of it."""
-        asking = self._begin(asked)
+    async def value(
+        self, admitted: Admitted, asked: ReportRange, service: str, metric: Metric
+    ) -> wire.Value:
+        """One of `SERVICE_METRICS` of one service; zero where nothing is known of it.
+
+        Raises Forbidden where the viewer may not know of it.
+        """
+        asking = self._begin(admitted, asked)
+        await _refuse_unseen(admitted, asking, service)
         source = reports.source_of(metric)
         outcome: Outcome[Usage] | Outcome[ServiceCount]
         if source is SourceName.USAGE:
-            outcome = _total(await asking.usage(asking.inventory, service=service))
+            outcome = _total(await asking.usage(service=service))
             restated = await asking.restated((), usage=True)
         else:
             stream = LogStream(source.value)
@@ -161,11 +197,14 @@ class Aggregator:
         figure = reports.service_metric(asked, asking.knows_ns, service, metric, outcome)
         return self._said(reports.value(asked, service, figure), restated)
 
-    async def service(self, asked: ReportRange, service: str) -> wire.ServiceMetrics:
-        """Every metric of one service."""
-        asking = self._begin(asked)
+    async def service(
+        self, admitted: Admitted, asked: ReportRange, service: str
+    ) -> wire.ServiceMetrics:
+        """Every metric of one service; raises Forbidden where the viewer may not know of it."""
+        asking = self._begin(admitted, asked)
+        await _refuse_unseen(admitted, asking, service)
         async with task_group() as group:
-            usage = group.create_task(asking.usage(asking.inventory, service=service))
+            usage = group.create_task(asking.usage(service=service))
             counts = group.create_task(asking.counts(service, LogStream, users=True))
             restated = group.create_task(asking.restated(LogStream, usage=True))
         figures = []
@@ -183,10 +222,10 @@ class Aggregator:
         again = restated.result()
         return report if again is None else reports.with_restated(report, again)
 
-    async def owners(self) -> Outcome[wire.Owners]:
-        """Who an administrator may filter by, from namespaces and services."""
-        live = self._live(self.now_ns())
-        return reports.owners(await live.inventory())
+    async def owners(self, admitted: Admitted) -> Outcome[wire.Owners]:
+        """Whom an administrator may filter by: who owns, or owned, a namespace or a service."""
+        everyone = reports.owners(await admitted.ownership())
+        return with_facts(await admitted.live.inventory(), everyone)
 
     def last_said(self) -> dict[SourceName, LastSaid]:
         """What each source said when it was last asked for a report."""
@@ -207,38 +246,33 @@ class Aggregator:
         for connection in self._sources.connections:
             await connection.aclose()
 
-    def _begin(self, asked: ReportRange) -> Asking:
-        now_ns, deadline = self.now_ns(), self._deadline()
+    def _begin(self, admitted: Admitted, asked: ReportRange) -> Asking:
         holder, reading = self._ledger, None
         if holder is not None and holder.store is not None:
             reading = LedgerReading(
                 holder.store,
                 asked.span,
-                now_ns=now_ns,
+                now_ns=admitted.now_ns,
                 as_of_ns=asked.as_of_ns,
                 bounds_ns=bounds_ns(asked),
                 rows_max=holder.rows_max,
-                deadline=deadline,
+                deadline=admitted.deadline,
             )
         return Asking(
-            self._live(now_ns, deadline),
+            admitted.live,
             asked,
-            now_ns=now_ns,
+            now_ns=admitted.now_ns,
             ledger=reading,
             problem="" if holder is None else holder.problem,
+            scope=admitted.scope(asked.span),
         )
-
-    def _live(self, now_ns: int, deadline: float | None = None) -> Live:
-        if deadline is None:
-            deadline = self._deadline()
-        return Live(self._sources, self._telemetry, now_ns=now_ns, deadline=deadline)
 
     async def _calls(self, asking: Asking, needs: Needs) -> Calls:
         sums = await asking.calls(needs)
         return Calls(
             executions=sums.get(LogStream.EXECUTIONS, NO_LOGS),
             exposed=sums.get(LogStream.EXPOSED, NO_LOGS),
-            geoip=self._sources.geoip.outcome(),
+            geoip=asking.told(self._sources.geoip.outcome()),
             roster=await asking.roster(),
         )
 
@@ -259,6 +293,25 @@ class Aggregator:
                 notes=source.notes or "",
                 at=format_instant(self.now_ns()),
             )
+
+
+async def _refuse_unseen(admitted: Admitted, asking: Asking, service: str) -> None:
+    """Raise Forbidden for a service that never was in the viewer's scope.
+
+    One that no inventory knows may have been deployed before there were any: records in the
+    viewer's own namespace show it.
+    """
+    if admitted.has_service(service):
+        return
+    async with task_group() as group:
+        usage = group.create_task(asking.usage(service=service))
+        counts = group.create_task(asking.counts(service, LogStream, users=False))
+    used = usage.result()
+    called = [count for count in counts.result().values() if not isinstance(count, Unavailable)]
+    if any(any(count.facts.calls.values()) for count in called):
+        return
+    if isinstance(used, Unavailable) or not hours_by_service(total_usage(used.facts)).get(service):
+        raise Forbidden
 
 
 async def _built(asked: ReportRange, build: Callable[[], T]) -> T:

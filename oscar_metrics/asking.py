@@ -6,7 +6,6 @@ the caller asked of the ledger itself, and it cannot say, is an error.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
@@ -25,15 +24,25 @@ from oscar_metrics.facts import (
 )
 from oscar_metrics.groupings import ONE_SERVICE, Needs, of_a_series
 from oscar_metrics.joined import Piece, join
-from oscar_metrics.ledger.plan import Plan, first_slot_missing, name_of, stored_instead
+from oscar_metrics.ledger.plan import (
+    Plan,
+    first_slot_missing,
+    holds,
+    names_of,
+    open_stretches,
+    says_less,
+    stored_instead,
+)
 from oscar_metrics.ledger.reading import LedgerReading
 from oscar_metrics.ledger.seals import KIND_OF, Restated, Sealed, SealKind
-from oscar_metrics.live import NO_CLUSTER, Live, logs_in
-from oscar_metrics.outcome import Gap, GapReason, Ok, Outcome, Unavailable, with_facts
+from oscar_metrics.live import NO_CLUSTER, Live, SharedReads, logs_in
+from oscar_metrics.outcome import GapReason, Ok, Outcome, Unavailable, with_facts
 from oscar_metrics.reports import service_count
-from oscar_metrics.sums import CallSums, Grouping, of_slots, of_tallies, together
+from oscar_metrics.scope import Scope
+from oscar_metrics.scoped_facts import Only, Sight
+from oscar_metrics.sums import CallSums, Grouping, together
 from oscar_metrics.tasks import task_group
-from oscar_metrics.timerange import SLOT_NS, ReportRange, Span, merge, subtract
+from oscar_metrics.timerange import SLOT_NS, ReportRange, Span
 from oscar_metrics.usage_sums import UsageByPeriod, add_usage, any_usage, methods_differ
 
 F = TypeVar("F")
@@ -43,8 +52,6 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _NOTHING_SEALED = Sealed(stretches=(), gaps=())
 _RETRY_AFTER_SECONDS = 15
-# Slots that are named where a range or its periods cut them.
-_SLOTS_NAMED = 10
 # Hours sealed anew that one report lists.
 RESTATED_MOST = 10_000
 
@@ -53,8 +60,8 @@ class Asking:
     """Asks the ledger and the sources for one report.
 
     `ledger` is None where there is none; `problem` is why one that is configured cannot be
-    used. Raises BadRequest where the caller asked for what the ledger does not hold, NotNow
-    where it cannot be read.
+    used. `scope` is None for the whole cluster. Raises BadRequest where the caller asked for
+    what the ledger does not hold, NotNow where it cannot be read.
     """
 
     def __init__(
@@ -65,13 +72,22 @@ class Asking:
         now_ns: int,
         ledger: LedgerReading | None,
         problem: str,
+        scope: Scope | None = None,
     ) -> None:
         self.now_ns = now_ns
         self._live = live
         self._asked = asked
         self._ledger = ledger
         self._problem = problem
+        self._scope = scope
+        self._sight = Sight(scope, bounds_ns(asked))
         self._bounds_ns = bounds_ns(asked)
+        if scope is not None and asked.restated_since_ns is not None:
+            raise BadRequest(
+                "restated_since is only available for the whole cluster",
+                parameter="restated_since",
+                detail="it counts every call of an hour: leave it out, or owner with it",
+            )
         for parameter in ("as_of", "restated_since"):
             if ledger is None and getattr(asked, f"{parameter}_ns") is not None:
                 raise _needs_ledger(parameter, problem)
@@ -82,30 +98,35 @@ class Asking:
         return self.now_ns if self._asked.as_of_ns is None else self._asked.as_of_ns
 
     async def inventory(self) -> Outcome[Inventory]:
-        """What is deployed now, or was as of the instant asked for."""
+        """What is deployed now, or was as of the instant asked for, as far as it is seen."""
         if self._asked.as_of_ns is None:
-            return await self._live.inventory()
-        return await self._from_ledger(lambda ledger: ledger.inventory())
+            outcome = await self._live.inventory()
+        else:
+            outcome = await self._from_ledger(lambda ledger: ledger.inventory())
+        if self._scope is None:
+            return outcome
+        return self.told(_mapped(outcome, self._scope.inventory))
 
     async def roster(self) -> Outcome[Roster]:
         """What is known of users now: membership is never as of another time."""
-        return await self._live.roster()
+        return self.told(await self._live.roster())
 
-    async def usage(
-        self, inventory: Callable[[], Awaitable[Outcome[Inventory]]], *, service: str | None = None
-    ) -> Outcome[UsageByPeriod]:
-        """Usage by period, 0 where there are none; of one service name, or of all.
+    def told(self, outcome: Outcome[F]) -> Outcome[F]:
+        """An outcome in words that who asks may read."""
+        return self._sight.told(outcome)
 
-        `inventory` is asked for only where a source has to be, too.
-        """
+    async def usage(self, *, service: str | None = None) -> Outcome[UsageByPeriod]:
+        """Usage by period, 0 where there are none; of one service name, or of all."""
         made, sealed = await self._plan(SealKind.USAGE)
-        known = await inventory() if made.open and self._live.has_usage else NO_CLUSTER
+        # Series are told by what is deployed, whoever asks.
+        known = await self._live.inventory() if made.open and self._live.has_usage else NO_CLUSTER
 
         async def stored(plan: Plan) -> Outcome[UsageByPeriod]:
-            return await self._from_ledger(lambda ledger: ledger.usage(plan, service=service))
+            outcome = await self._from_ledger(lambda ledger: ledger.usage(plan, service=service))
+            return self._sight.usage(outcome)
 
         async def live(span: Span) -> Outcome[UsageByPeriod]:
-            return await self._live_usage(span, known)
+            return self._sight.usage(await self._live_usage(span, known))
 
         outcome = await self._joined(made, sealed, stored, live, add_usage, any_usage)
         return self._noted(methods_differ(outcome))
@@ -117,18 +138,18 @@ class Asking:
         plans = {stream: await self._plan(KIND_OF[stream]) for stream in needs}
         wanted: defaultdict[Span, set[LogStream]] = defaultdict(set)
         for stream, (made, _) in plans.items():
-            for span in _stretches(made):
+            for span in open_stretches(made):
                 wanted[span].add(stream)
 
-        async def of(stream: LogStream, read: _SharedReads) -> Outcome[CallSums]:
+        async def of(stream: LogStream, read: SharedReads) -> Outcome[CallSums]:
             groupings = needs[stream]
 
             async def stored(plan: Plan) -> Outcome[CallSums]:
-                return await self._from_ledger(lambda ledger: ledger.calls(stream, plan, groupings))
+                return await self._stored_calls(stream, plan, groupings)
 
             async def live(span: Span) -> Outcome[CallSums]:
                 logs = await read.of(span)
-                return _mapped(logs[stream], lambda log: self._sums(log, groupings))
+                return self._sight.calls(logs[stream], groupings)
 
             def add(parts: list[CallSums]) -> CallSums:
                 return together(parts, groupings)
@@ -136,7 +157,7 @@ class Asking:
             return await self._joined(*plans[stream], stored, live, add, _any_calls)
 
         async with task_group() as group:
-            read = _SharedReads(group, wanted, self._read_logs)
+            read = SharedReads(group, wanted, self._read_logs)
             tasks = {stream: group.create_task(of(stream, read)) for stream in needs}
         return {stream: self._noted(task.result()) for stream, task in tasks.items()}
 
@@ -148,10 +169,7 @@ class Asking:
         async def of(stream: LogStream) -> Outcome[ServiceCount]:
             async def stored(plan: Plan) -> Outcome[ServiceCount]:
                 groupings = ONE_SERVICE[stream]
-                sums = await self._from_ledger(
-                    lambda ledger: ledger.calls(stream, plan, groupings, service=service)
-                )
-                return service_count(sums)
+                return service_count(await self._stored_calls(stream, plan, groupings, service))
 
             async def live(span: Span) -> Outcome[ServiceCount]:
                 return await self._live_count(span, stream, service, users=users)
@@ -220,7 +238,7 @@ class Asking:
 
         async def asked(span: Span) -> Piece:
             outcome = await live(span)
-            if _holds(made.doubtful, span) and _says_less(outcome, sealed, span):
+            if holds(made.doubtful, span) and says_less(outcome, sealed, span):
                 outcome = await stored(stored_instead(self._asked.span, sealed, (span,)))
             cut = [slot for slot in made.cut if slot.clip(span).length_ns]
             if not isinstance(outcome, Ok):
@@ -239,11 +257,11 @@ class Asking:
 
         async with task_group() as group:
             first = group.create_task(read())
-            rest = [group.create_task(asked(span)) for span in _stretches(made)]
+            rest = [group.create_task(asked(span)) for span in open_stretches(made)]
         pieces = [*first.result(), *(task.result() for task in rest)]
         if not pieces:
             return Unavailable(origin="ledger", notes=("nothing of it had been sealed then",))
-        named = _named(list(dict.fromkeys(cuts)))
+        named = names_of(list(dict.fromkeys(cuts)))
         return join(
             pieces,
             add,
@@ -277,15 +295,24 @@ class Asking:
 
     def _noted(self, outcome: Outcome[F]) -> Outcome[F]:
         """The outcome, saying so where a ledger is configured and could not be used."""
-        if not self._problem:
-            return outcome
-        note = f"the ledger could not be used: {self._problem}"
-        return msgspec.structs.replace(outcome, notes=(*outcome.notes, note))
+        if self._problem:
+            note = f"the ledger could not be used: {self._problem}"
+            outcome = msgspec.structs.replace(outcome, notes=(*outcome.notes, note))
+        return self.told(outcome)
 
-    def _sums(self, log: Any, groupings: Collection[Grouping]) -> CallSums:
-        if isinstance(log, CallLog):
-            return of_tallies(log.tallies, groupings)
-        return of_slots(log, groupings, self._bounds_ns)
+    async def _stored_calls(
+        self,
+        stream: LogStream,
+        plan: Plan,
+        groupings: Collection[Grouping],
+        service: str | None = None,
+    ) -> Outcome[CallSums]:
+        async def read(wanted: Collection[Grouping], only: Only | None) -> Outcome[CallSums]:
+            return await self._from_ledger(
+                lambda ledger: ledger.calls(stream, plan, wanted, service=service, only=only)
+            )
+
+        return await self._sight.stored_calls(read, groupings)
 
     async def _live_usage(self, span: Span, known: Outcome[Inventory]) -> Outcome[UsageByPeriod]:
         parts = [span.clip(period.span) for period in self._asked.periods] or [span]
@@ -307,13 +334,14 @@ class Asking:
     async def _live_count(
         self, span: Span, stream: LogStream, service: str, *, users: bool
     ) -> Outcome[ServiceCount]:
-        outcome = await self._live.count(
-            span, stream, service, users=users and stream is LogStream.EXECUTIONS
-        )
+        outcome = None
+        if self._scope is None:  # engines count by a service's name, whoever's it is
+            outcome = await self._live.count(
+                span, stream, service, users=users and stream is LogStream.EXECUTIONS
+            )
         if outcome is None:
             logs = await self._read_logs(span, frozenset({stream}), slotted=False)
-            sums = _mapped(logs[stream], lambda log: _sums_of_service(log, stream, service))
-            return service_count(sums)
+            return service_count(self._sight.calls(logs[stream], ONE_SERVICE[stream], service))
         if isinstance(outcome, Unavailable):
             return outcome
         known_as = await self._pseudonyms(outcome.facts.users)
@@ -351,32 +379,6 @@ class Asking:
             return {}
 
 
-class _SharedReads:
-    """Stretches of the logs, each read once for all the streams that want it."""
-
-    def __init__(
-        self,
-        group: asyncio.TaskGroup,
-        wanted: Mapping[Span, set[LogStream]],
-        read: Callable[..., Awaitable[dict[LogStream, Outcome[Any]]]],
-    ) -> None:
-        self._group = group
-        self._wanted = wanted
-        self._read = read
-        self._begun: dict[Span, asyncio.Task[dict[LogStream, Outcome[Any]]]] = {}
-
-    async def of(self, span: Span) -> dict[LogStream, Outcome[Any]]:
-        """What the logs say of a stretch."""
-        if span not in self._begun:
-            # A stretch that no plan has open is one that the ledger failed to read back.
-            streams = frozenset(self._wanted.get(span) or LogStream)
-            self._begun[span] = self._group.create_task(self._of(span, streams))
-        return await self._begun[span]
-
-    async def _of(self, span: Span, streams: frozenset[LogStream]) -> dict[LogStream, Outcome[Any]]:
-        return await self._read(span, streams)
-
-
 def bounds_ns(asked: ReportRange) -> tuple[int, ...]:
     """The bounds of a range's periods, the first moved back to the start of its slot."""
     if not asked.periods:
@@ -385,50 +387,10 @@ def bounds_ns(asked: ReportRange) -> tuple[int, ...]:
     return (first_ns, *(period.span.stop_ns for period in asked.periods))
 
 
-def _named(slots: list[Span]) -> str:
-    """The slots by their times, the first of them where there are many."""
-    more = len(slots) - _SLOTS_NAMED
-    names = [name_of(slot) for slot in slots[:_SLOTS_NAMED]]
-    return ", ".join([*names, f"and {more:,} more"] if more > 0 else names)
-
-
-def _stretches(made: Plan) -> list[Span]:
-    """What is open, cut where one part may turn out differently from the next."""
-    apart = merge(made.doubtful), merge(made.cut)
-    spans = list(made.open)
-    for others in apart:
-        inside = [span.clip(other) for span in spans for other in others]
-        outside = [left for span in spans for left in subtract(span, others)]
-        spans = sorted(span for span in (*inside, *outside) if span.length_ns)
-    return spans
-
-
-def _says_less(outcome: Outcome[Any], sealed: Sealed, span: Span) -> bool:
-    """Whether more of a stretch is missing of what a source says now than of what is sealed."""
-    if isinstance(outcome, Ok):
-        return False
-    return isinstance(outcome, Unavailable) or _missing_ns(outcome.gaps, span) > _missing_ns(
-        sealed.gaps, span
-    )
-
-
-def _missing_ns(gaps: Iterable[Gap], span: Span) -> int:
-    return sum(part.length_ns for part in merge(gap.span.clip(span) for gap in gaps))
-
-
-def _holds(spans: Iterable[Span], span: Span) -> bool:
-    return any(span.clip(other) == span for other in spans)
-
-
 def _mapped(outcome: Outcome[F], change: Callable[[F], G]) -> Outcome[G]:
     if isinstance(outcome, Unavailable):
         return outcome
     return with_facts(outcome, change(outcome.facts))
-
-
-def _sums_of_service(log: CallLog, stream: LogStream, service: str) -> CallSums:
-    tallies = {key: count for key, count in log.tallies.items() if key.service == service}
-    return of_tallies(Tallies(tallies), ONE_SERVICE[stream])
 
 
 def _known_as(log: CallLog, known_as: Mapping[str, str]) -> CallLog:

@@ -11,6 +11,7 @@ import msgspec
 
 from oscar_metrics import wire
 from oscar_metrics.aggregator import Aggregator
+from oscar_metrics.auth.caller import ADMINISTRATOR
 from oscar_metrics.command_requests import (
     AskBreakdown,
     AskedRange,
@@ -34,6 +35,7 @@ from oscar_metrics.ledger.sealer import Sealer
 from oscar_metrics.ledger.store import LedgerStore, Progress
 from oscar_metrics.outcome import Unavailable
 from oscar_metrics.periods import with_periods
+from oscar_metrics.scope import Viewer
 from oscar_metrics.settings import Settings
 from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.interfaces import Sources
@@ -74,11 +76,13 @@ class Reporter:
     async def report(self, request: ReportRequest) -> Report:
         """The report, or BadRequest where it cannot be made as asked."""
         asked = self._range(request.asked)
+        admitted = await self._aggregator.admit(Viewer(caller=ADMINISTRATOR))
         match request:
             case AskSummary():
-                return await self._aggregator.summary(asked)
+                return await self._aggregator.summary(admitted, asked)
             case AskBreakdown():
                 return await self._aggregator.breakdown(
+                    admitted,
                     asked,
                     request.group_by,
                     group_by_text=request.group_by.value,
@@ -88,7 +92,9 @@ class Reporter:
             case AskValue():
                 if not request.service.strip():
                     raise BadRequest("service_id is required")
-                return await self._aggregator.value(asked, request.service, request.metric)
+                return await self._aggregator.value(
+                    admitted, asked, request.service, request.metric
+                )
 
     def _range(self, asked: AskedRange) -> ReportRange:
         return with_periods(

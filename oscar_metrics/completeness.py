@@ -20,13 +20,10 @@ from oscar_metrics.outcome import (
     Unavailable,
     coverage,
 )
+from oscar_metrics.privacy import NOT_PEOPLE
 from oscar_metrics.sums import CallSums
 from oscar_metrics.timerange import HOUR_NS, Span, format_instant, subtract
 from oscar_metrics.wire import LedgerPart, SourceName, SourceState, SourceStatus, WireGap
-
-# Users that stand for a mechanism: the administrator or a rejected caller, a service
-# token, a bucket event. They count as users, as they always have.
-NOT_PEOPLE = frozenset({"oscar", "nil", "minio"})
 
 # A field of an answer, and the measure it shows where its source has several.
 Field = tuple[str, Measure | None]

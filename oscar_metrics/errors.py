@@ -5,7 +5,11 @@ OscarMetricsError
 ├── RequestError             the caller's request cannot be answered as asked
 │   ├── BadRequest           400
 │   ├── Unauthorized         401
+│   ├── Forbidden            403, the same for what is foreign and what does not exist
+│   ├── NotFound             404
+│   ├── BodyTooLarge         413
 │   ├── QueryTooLong         414
+│   ├── TooManyFailures      429, with Retry-After
 │   └── NotNow               503, with Retry-After
 ├── LedgerError              the ledger cannot do it; the message says why and what to do
 │   ├── LedgerHeld           another process has the file open
@@ -65,10 +69,41 @@ class Unauthorized(RequestError):
         self.challenge = challenge
 
 
+class Forbidden(RequestError):
+    """The caller may not see it, or it is nothing; who asks cannot tell which."""
+
+    status_code = 403
+
+    def __init__(self) -> None:
+        super().__init__("forbidden")
+
+
+class NotFound(RequestError):
+    """What a parameter names does not exist."""
+
+    status_code = 404
+
+
+class BodyTooLarge(RequestError):
+    """The request has a larger body than is taken."""
+
+    status_code = 413
+
+
 class QueryTooLong(RequestError):
     """The query string is longer than is read."""
 
     status_code = 414
+
+
+class TooManyFailures(RequestError):
+    """Log-ins from this address have failed too often; one with good credentials still works."""
+
+    status_code = 429
+
+    def __init__(self, *, detail: str, retry_after_seconds: int) -> None:
+        super().__init__("too many failed log-ins", detail=detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class NotNow(RequestError):
@@ -86,6 +121,7 @@ class Reason(StrEnum):
 
     CONNECT = "connect"
     TLS = "tls"
+    CREDENTIALS = "credentials"
     TIMEOUT = "timeout"
     DEADLINE = "deadline"
     UNAUTHORIZED = "unauthorized"
@@ -103,6 +139,7 @@ class Reason(StrEnum):
 REASON_TEXT = {
     Reason.CONNECT: "could not be reached",
     Reason.TLS: "could not be reached over TLS (certificate or protocol)",
+    Reason.CREDENTIALS: "cannot be asked: the file with our token or password is of no use",
     Reason.TIMEOUT: "did not answer in time",
     Reason.DEADLINE: "had not finished when the report's deadline came",
     Reason.UNAUTHORIZED: "refused our credentials",

@@ -11,6 +11,10 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
+
+# The owner id of what belongs to the platform itself.
+CLUSTER_ADMIN = "cluster_admin"
 
 
 class Kind(StrEnum):
@@ -55,6 +59,15 @@ class CallKey(NamedTuple):
 
 
 Tallies = Counter[CallKey]
+
+
+class HiddenUser(msgspec.Struct, frozen=True):
+    """A user who is counted and not shown: a caller of somebody else's service.
+
+    It stands where a user's id does, and is no text, so that it cannot be shown by mistake.
+    """
+
+    id: str
 
 
 class LogStream(StrEnum):
@@ -117,10 +130,20 @@ class NamespaceOwner(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
-    """What is deployed now, and whose each namespace is."""
+    """What is deployed now, and whose each namespace is.
+
+    `cut` is set where some services or owners are missing from it.
+    """
 
     services: tuple[Service, ...]
     owners: tuple[NamespaceOwner, ...] = ()
+    # Unset rather than false: it then is not written, and what was sealed before stays equal.
+    cut: bool | UnsetType = UNSET
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has every service and every owner."""
+        return self.cut is not True
 
 
 class ServiceKey(NamedTuple):

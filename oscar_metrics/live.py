@@ -6,7 +6,7 @@ None can fail a report: one that breaks its promise not to raise is missing, and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -53,6 +53,8 @@ class Live:
         self._log_slots = asyncio.Semaphore(_AT_A_TIME)
         self._roster_lock = asyncio.Lock()
         self._roster: Outcome[Roster] | None = None
+        self._inventory_lock = asyncio.Lock()
+        self._inventory: Outcome[Inventory] | None = None
         self._countries: Countries | None = None
 
     @property
@@ -66,13 +68,16 @@ class Live:
         return self._sources.logs is not None
 
     async def inventory(self) -> Outcome[Inventory]:
-        """What is deployed now."""
+        """What is deployed now; read once, so that one report is of one state."""
         source = self._sources.inventory
         if source is None:
             return NO_CLUSTER
-        return await self._guarded(
-            "kubernetes", source.read(now_ns=self._now_ns, deadline=self._deadline)
-        )
+        async with self._inventory_lock:
+            if self._inventory is None:
+                self._inventory = await self._guarded(
+                    "kubernetes", source.read(now_ns=self._now_ns, deadline=self._deadline)
+                )
+            return self._inventory
 
     async def usage(self, span: Span, known: Outcome[Inventory]) -> Outcome[Usage]:
         """CPU and GPU time over a stretch."""
@@ -175,6 +180,32 @@ class Live:
     async def _guarded(self, origin: str, answer: Awaitable[F]) -> F | Unavailable:
         backstop = None if self._deadline is None else self._deadline + _HAND_OVER_SECONDS
         return await guarded(origin, answer, backstop)
+
+
+class SharedReads:
+    """Stretches of the logs, each read once for all the streams that want it."""
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        wanted: Mapping[Span, set[LogStream]],
+        read: Callable[..., Awaitable[dict[LogStream, Outcome[Any]]]],
+    ) -> None:
+        self._group = group
+        self._wanted = wanted
+        self._read = read
+        self._begun: dict[Span, asyncio.Task[dict[LogStream, Outcome[Any]]]] = {}
+
+    async def of(self, span: Span) -> dict[LogStream, Outcome[Any]]:
+        """What the logs say of a stretch."""
+        if span not in self._begun:
+            # A stretch that no plan has open is one that the ledger failed to read back.
+            streams = frozenset(self._wanted.get(span) or LogStream)
+            self._begun[span] = self._group.create_task(self._of(span, streams))
+        return await self._begun[span]
+
+    async def _of(self, span: Span, streams: frozenset[LogStream]) -> dict[LogStream, Outcome[Any]]:
+        return await self._read(span, streams)
 
 
 def logs_in(facts: Any) -> list[CallLog]:

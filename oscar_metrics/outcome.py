@@ -179,6 +179,28 @@ def is_about_lines(doubt: str) -> bool:
 _NOT_UNDERSTOOD = "could not be understood"
 
 
+def with_doubts(outcome: Outcome[F], doubts: Iterable[str]) -> Outcome[F]:
+    """The same outcome, with more to doubt in everything it says."""
+    doubts = tuple(doubts)
+    if isinstance(outcome, Unavailable) or not doubts:
+        return outcome
+    known, _ = doubts_and_remarks(outcome)
+    return Partial(
+        facts=outcome.facts,
+        origin=outcome.origin,
+        notes=(*doubts, *outcome.notes),
+        doubts=(*doubts, *known),
+        gaps=outcome.gaps if isinstance(outcome, Partial) else (),
+        last_updated_ns=outcome.last_updated_ns,
+        sealed=outcome.sealed,
+    )
+
+
+def about_gaps(gaps: Iterable[Gap]) -> tuple[str, ...]:
+    """What notes say of gaps."""
+    return tuple(_describe(list(gaps)))
+
+
 def with_facts(outcome: Outcome[Any], facts: F) -> Outcome[F]:
     """The same outcome, about other facts."""
     if isinstance(outcome, Unavailable):

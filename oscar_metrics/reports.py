@@ -22,9 +22,18 @@ from oscar_metrics.completeness import (
     status,
     with_users_note,
 )
-from oscar_metrics.facts import Inventory, Kind, Roster, ServiceCount, Usage
+from oscar_metrics.facts import (
+    CLUSTER_ADMIN,
+    HiddenUser,
+    Inventory,
+    Kind,
+    Roster,
+    ServiceCount,
+    Usage,
+)
 from oscar_metrics.ledger.seals import Restated, SealKind
 from oscar_metrics.outcome import Measure, Outcome, Unavailable, with_facts
+from oscar_metrics.ownership import Ownership
 from oscar_metrics.series import PeriodFacts, period_facts
 from oscar_metrics.sums import CallSums, over_all_periods
 from oscar_metrics.timerange import ReportRange, format_instant
@@ -60,9 +69,6 @@ Report = TypeVar(
     UserBreakdown,
     CountryBreakdown,
 )
-
-# The owner id of what belongs to the platform itself.
-CLUSTER_ADMIN = "cluster_admin"
 
 _REQUEST_TOTALS = fields(
     "services_count_total",
@@ -360,26 +366,20 @@ def source_of(metric: Metric) -> SourceName:
     return SourceName.REQUEST_LOGS
 
 
-def owners(inventory: Outcome[Inventory]) -> Outcome[Owners]:
-    """Everyone who owns a namespace or a service, and always the cluster's administrator."""
-    if isinstance(inventory, Unavailable):
-        return inventory
-    facts = inventory.facts
+def owners(ownership: Ownership) -> Owners:
+    """Everyone who owns, or owned, a namespace or a service, and the cluster's administrator."""
     names: dict[str, str] = {}
     namespaces: dict[str, str] = {}
-    for service in facts.services:
-        if service.owner:
-            namespaces.setdefault(service.owner, service.namespace)
-            names[service.owner] = names.get(service.owner) or service.owner_name.replace("_", " ")
-    namespaces.update({owner.owner: owner.namespace for owner in facts.owners})
-    namespaces.setdefault(CLUSTER_ADMIN, "")
+    for service in ownership.inventory.services:
+        namespaces.setdefault(service.owner, service.namespace)
+        names[service.owner] = names.get(service.owner) or service.owner_name.replace("_", " ")
+    namespaces.update({owner.owner: owner.namespace for owner in ownership.inventory.owners})
     names[CLUSTER_ADMIN] = "oscar"
-    rows = [
-        Owner(id=owner, name=names.get(owner) or owner, namespace=namespace)
-        for owner, namespace in namespaces.items()
+    found = [
+        Owner(id=owner, name=names.get(owner) or owner, namespace=namespaces.get(owner, ""))
+        for owner in ownership.owners
     ]
-    rows.sort(key=lambda row: (row.name.lower(), row.id))
-    return with_facts(inventory, Owners(owners=tuple(rows)))
+    return Owners(owners=tuple(sorted(found, key=lambda row: (row.name.lower(), row.id))))
 
 
 def service_count(calls: Outcome[CallSums]) -> Outcome[ServiceCount]:
@@ -389,7 +389,8 @@ def service_count(calls: Outcome[CallSums]) -> Outcome[ServiceCount]:
     sums = calls.facts
     kinds = {kind: count for (kind,), count in sums.by("kind").items()}
     users = sums.by("user") if ("user",) in sums.groups else ()
-    return with_facts(calls, ServiceCount(calls=kinds, users=frozenset(user for (user,) in users)))
+    ids = frozenset(user.id if isinstance(user, HiddenUser) else user for (user,) in users)
+    return with_facts(calls, ServiceCount(calls=kinds, users=ids))
 
 
 def _metric_value(

@@ -6,10 +6,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 
-import msgspec
-
 from oscar_metrics.facts import ServiceKey, Usage
-from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable, doubts_and_remarks
+from oscar_metrics.outcome import Outcome, Unavailable, with_doubts
 
 # The number of a period (0 where a report has none) to its usage.
 UsageByPeriod = dict[int, Usage]
@@ -68,20 +66,4 @@ def methods_differ(outcome: Outcome[UsageByPeriod]) -> Outcome[UsageByPeriod]:
                 f"{measure.upper()} time was measured in different ways within the range "
                 f"({', '.join(ways)}), which need not add up"
             )
-    if not doubts:
-        return outcome
-    known, _ = doubts_and_remarks(outcome)
-    partial = outcome if isinstance(outcome, Partial) else _doubted(outcome)
-    return msgspec.structs.replace(
-        partial, notes=(*doubts, *partial.notes), doubts=(*doubts, *known), measures=frozenset()
-    )
-
-
-def _doubted(outcome: Ok[UsageByPeriod]) -> Partial[UsageByPeriod]:
-    return Partial(
-        facts=outcome.facts,
-        origin=outcome.origin,
-        notes=outcome.notes,
-        last_updated_ns=outcome.last_updated_ns,
-        sealed=outcome.sealed,
-    )
+    return with_doubts(outcome, doubts)

@@ -11,14 +11,17 @@ from litestar import Request, Response
 from msgspec import UNSET
 
 from oscar_metrics import wire
+from oscar_metrics.admission import Admitted, inventory_unavailable
 from oscar_metrics.aggregator import Aggregator
-from oscar_metrics.completeness import fields, sentence, status
-from oscar_metrics.errors import BadRequest, NotNow
+from oscar_metrics.auth.caller import ADMINISTRATOR
+from oscar_metrics.completeness import fields, status
+from oscar_metrics.errors import BadRequest
 from oscar_metrics.handlers.accept import preferred
 from oscar_metrics.handlers.csv import breakdown_csv, completeness_header, file_name
 from oscar_metrics.handlers.query import Query
 from oscar_metrics.outcome import Unavailable
 from oscar_metrics.periods import with_periods
+from oscar_metrics.scope import Viewer
 from oscar_metrics.timerange import ReportRange, Span, report_range
 from oscar_metrics.wire import SERVICE_METRICS, GroupBy, Metric, SourceName
 
@@ -38,8 +41,6 @@ BREAKDOWN_PARAMETERS = (
     "raw",
 )
 _NOT_STORED = {"Cache-Control": "no-store"}
-# When a caller may ask again for what needs the inventory.
-RETRY_AFTER_SECONDS = 15
 
 
 class Format(StrEnum):
@@ -64,19 +65,22 @@ class Reports:
         metric = _service_metric(query.text("metric") or "")
         asked = self._range(query)
         query.refuse_unknown()
-        return _json(await self._aggregator.value(asked, service, metric), query)
+        admitted = await self._admitted()
+        return _json(await self._aggregator.value(admitted, asked, service, metric), query)
 
     async def summary(self, request: AnyRequest) -> Response[bytes]:
         """Totals; null where a source is missing."""
         query = Query(request.scope["query_string"], SERIES_PARAMETERS)
         asked = self._series(query)
         query.refuse_unknown()
-        return _json(await self._aggregator.summary(asked), query)
+        admitted = await self._admitted()
+        return _json(await self._aggregator.summary(admitted, asked), query)
 
     async def summary_without_null(self, request: AnyRequest) -> Response[bytes]:
         """Totals for clients that decode no null: 0 where a source is missing."""
         query = Query(request.scope["query_string"], SERIES_PARAMETERS)
-        report = await self._aggregator.summary(self._series(query))
+        asked = self._series(query)
+        report = await self._aggregator.summary(await self._admitted(), asked)
         periods = report.periods
         if periods is not UNSET:
             periods = tuple(
@@ -93,10 +97,11 @@ class Reports:
             raise BadRequest("serviceName is required", parameter="serviceName")
         asked = self._range(query)
         key = query.text("metric")
+        admitted = await self._admitted()
         if key is not None:
-            value = await self._aggregator.value(asked, service, _service_metric(key))
+            value = await self._aggregator.value(admitted, asked, service, _service_metric(key))
             return _json(_zeros(value), query)
-        report = await self._aggregator.service(asked, service)
+        report = await self._aggregator.service(admitted, asked, service)
         metrics = tuple(_zeros(metric) for metric in report.metrics)
         return _json(msgspec.structs.replace(report, metrics=metrics), query)
 
@@ -121,6 +126,7 @@ class Reports:
                 detail=_expected(GroupBy),
             )
         report = await self._aggregator.breakdown(
+            await self._admitted(),
             asked,
             group_by,
             group_by_text=group_by_text,
@@ -134,13 +140,9 @@ class Reports:
     async def owners(self, request: AnyRequest) -> Response[bytes]:
         """Whom an administrator may filter by; 503 while the inventory cannot be read."""
         query = Query(request.scope["query_string"], ())
-        outcome = await self._aggregator.owners()
+        outcome = await self._aggregator.owners(await self._admitted())
         if isinstance(outcome, Unavailable):
-            raise NotNow(
-                "service inventory unavailable",
-                detail=sentence(outcome.notes),
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
+            raise inventory_unavailable(outcome)
         # The body has no room for it, and a list that may be short must say so.
         now_ns = self._aggregator.now_ns()
         inventory = status(
@@ -148,6 +150,9 @@ class Reports:
         )
         headers = {"X-Completeness": completeness_header([inventory])}
         return _json(outcome.facts, query, headers)
+
+    async def _admitted(self) -> Admitted:
+        return await self._aggregator.admit(Viewer(caller=ADMINISTRATOR))
 
     def _range(self, query: Query) -> ReportRange:
         return report_range(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
 from oscar_metrics.ledger.seals import Sealed, SealKind, Stretch
-from oscar_metrics.outcome import FAILING, Gap
+from oscar_metrics.outcome import FAILING, Gap, Ok, Outcome, Unavailable
 from oscar_metrics.timerange import (
     MILLISECOND_NS,
     SLOT_NS,
@@ -17,6 +18,9 @@ from oscar_metrics.timerange import (
     subtract,
     windows,
 )
+
+# Slots that are named where a range or its periods cut them.
+_SLOTS_NAMED = 10
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +105,38 @@ def name_of(slot: Span) -> str:
     return f"{format_instant(slot.start_ns)} to {format_instant(slot.stop_ns)}"
 
 
+def names_of(slots: list[Span]) -> str:
+    """The slots by their times, the first of them where there are many."""
+    more = len(slots) - _SLOTS_NAMED
+    names = [name_of(slot) for slot in slots[:_SLOTS_NAMED]]
+    return ", ".join([*names, f"and {more:,} more"] if more > 0 else names)
+
+
+def open_stretches(made: Plan) -> list[Span]:
+    """What is open, cut where one part may turn out differently from the next."""
+    apart = merge(made.doubtful), merge(made.cut)
+    spans = list(made.open)
+    for others in apart:
+        inside = [span.clip(other) for span in spans for other in others]
+        outside = [left for span in spans for left in subtract(span, others)]
+        spans = sorted(span for span in (*inside, *outside) if span.length_ns)
+    return spans
+
+
+def says_less(outcome: Outcome[Any], sealed: Sealed, span: Span) -> bool:
+    """Whether more of a stretch is missing of what a source says now than of what is sealed."""
+    if isinstance(outcome, Ok):
+        return False
+    return isinstance(outcome, Unavailable) or _missing_ns(outcome.gaps, span) > _missing_ns(
+        sealed.gaps, span
+    )
+
+
+def holds(spans: Iterable[Span], span: Span) -> bool:
+    """Whether a stretch lies in one of them."""
+    return any(span.clip(other) == span for other in spans)
+
+
 def _has_failed(stretch: Stretch, sealed: Sealed, now_ns: int) -> bool:
     """Whether more is to be had of a stretch, or it was sealed by a clock that has gone back."""
     if stretch.whole:
@@ -169,3 +205,7 @@ def _within(spans: Iterable[Span], others: Iterable[Span]) -> tuple[Span, ...]:
 def _gaps_within(gaps: Iterable[Gap], spans: tuple[Span, ...]) -> tuple[Gap, ...]:
     clipped = (Gap(span=gap.span.clip(span), reason=gap.reason) for gap in gaps for span in spans)
     return tuple(gap for gap in clipped if gap.span.length_ns)
+
+
+def _missing_ns(gaps: Iterable[Gap], span: Span) -> int:
+    return sum(part.length_ns for part in merge(gap.span.clip(span) for gap in gaps))

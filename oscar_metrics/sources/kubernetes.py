@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Iterable
 from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
 from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
-from oscar_metrics.facts import Inventory, NamespaceOwner, Service
+from oscar_metrics.facts import CLUSTER_ADMIN, Inventory, NamespaceOwner, Service
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable
 from oscar_metrics.sources.kubernetes_client import KubernetesClient, Listing, Page
@@ -23,8 +23,6 @@ from oscar_metrics.sources.kubernetes_fdl import read_fdl
 
 T = TypeVar("T")
 
-# The owner id of what belongs to the administrator.
-CLUSTER_ADMIN = "cluster_admin"
 APPLY_RBAC = "apply deploy/rbac.yaml and run with the service account it makes"
 
 _SERVICE_LABEL = "oscar_service"
@@ -66,7 +64,7 @@ class KubernetesInventory:
         doubts = _services_doubts(services)
         if isinstance(owners, UpstreamError):
             doubts.append(f"the owners of namespaces are missing: {owners}")
-            owners = Listing(items=[], cut=False)
+            owners = Listing(items=[], cut=True)
         elif owners.cut:
             doubts.append("the owners of some namespaces are missing: there are too many")
         found = [service for service, _ in services.items]
@@ -75,6 +73,7 @@ class KubernetesInventory:
         inventory = Inventory(
             services=tuple(sorted(found, key=lambda service: (service.namespace, service.name))),
             owners=tuple(sorted(owned, key=lambda owner: owner.namespace)),
+            cut=True if services.cut or owners.cut else UNSET,
         )
         if doubts:
             return Partial(

@@ -7,6 +7,7 @@ import base64
 import httpx
 import pytest
 
+from oscar_metrics.admission import Admitted
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import ReportRange
@@ -225,7 +226,8 @@ def test_head_is_get_without_its_body(whole: httpx.Client) -> None:
 class Broken(Aggregator):
     """An aggregator with a mistake in it."""
 
-    async def summary(self, asked: ReportRange) -> Summary:
+    async def summary(self, admitted: Admitted, asked: ReportRange) -> Summary:
+        del admitted
         raise RuntimeError(f"secret-{asked.start}")
 
 

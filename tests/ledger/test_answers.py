@@ -12,7 +12,9 @@ import pytest
 import pytest_asyncio
 from msgspec import UNSET
 
+from oscar_metrics.admission import Admitted
 from oscar_metrics.aggregator import Aggregator
+from oscar_metrics.auth.caller import ADMINISTRATOR
 from oscar_metrics.errors import BadRequest
 from oscar_metrics.facts import Inventory, LogStream, Service
 from oscar_metrics.ledger.candidates import of_calls
@@ -22,6 +24,7 @@ from oscar_metrics.ledger.seals import KIND_OF, Candidate, SealKind, Verdict
 from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.periods import Interval, periods
+from oscar_metrics.scope import Viewer
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
@@ -38,7 +41,7 @@ from oscar_metrics.timerange import (
     parse_instant,
     report_range,
 )
-from oscar_metrics.wire import GroupBy, Metric
+from oscar_metrics.wire import Breakdown, GroupBy, Metric, Summary, Value
 
 BOTH = frozenset(LogStream)
 START_NS = parse_instant("2026-02-27T00:00:00Z")
@@ -84,16 +87,43 @@ async def store(tmp_path: Path) -> AsyncIterator[DuckLedger]:
     await ledger.aclose()
 
 
+class Administrator:
+    """Asks an aggregator for reports on the whole cluster."""
+
+    def __init__(self, asked: Aggregator) -> None:
+        self._asked = asked
+
+    async def summary(self, span: ReportRange) -> Summary:
+        return await self._asked.summary(await self._admitted(), span)
+
+    async def breakdown(self, span: ReportRange, group: GroupBy) -> Breakdown:
+        return await self._asked.breakdown(
+            await self._admitted(),
+            span,
+            group,
+            group_by_text=group,
+            include_users=True,
+            include_usage=False,
+        )
+
+    async def value(self, span: ReportRange, service: str, metric: Metric) -> Value:
+        return await self._asked.value(await self._admitted(), span, service, metric)
+
+    async def _admitted(self) -> Admitted:
+        return await self._asked.admit(Viewer(caller=ADMINISTRATOR))
+
+
 def aggregator(
     logs: LogFiles | None, store: LedgerStore | None, *, now_ns: int = NOW_NS
-) -> Aggregator:
-    return Aggregator(
+) -> Administrator:
+    asked = Aggregator(
         Sources(geoip=GeoIP(None), roster=RosterFile(None), logs=logs),
         telemetry=Telemetry(),
         now_ns=lambda: now_ns,
         deadline_seconds=None,
         ledger=None if store is None else LedgerHolder(store, rows_max=100_000),
     )
+    return Administrator(asked)
 
 
 async def candidates(logs: LogFiles, span: Span) -> list[Candidate]:
@@ -108,13 +138,11 @@ def asked(start_ns: int, end_ns: int, **more: Any) -> ReportRange:
     return msgspec.structs.replace(made, **more)
 
 
-async def answers(of: Aggregator, span: ReportRange) -> dict[str, Any]:
+async def answers(of: Administrator, span: ReportRange) -> dict[str, Any]:
     """Everything that can be asked of a range, without where it is from."""
     said: dict[str, Any] = {"summary": (await of.summary(span)).totals}
     for group in GroupBy:
-        report = await of.breakdown(
-            span, group, group_by_text=group, include_users=True, include_usage=False
-        )
+        report = await of.breakdown(span, group)
         said[group] = report.items
         said[f"{group} by period"] = report.periods
     said["periods"] = (await of.summary(span)).periods

@@ -39,6 +39,7 @@ from oscar_metrics.outcome import (
     SealedPart,
     Unavailable,
 )
+from oscar_metrics.ownership import Ownership
 from oscar_metrics.reports import Calls
 from oscar_metrics.sums import CallSums, Grouping, of_tallies
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, ReportRange, Span
@@ -395,14 +396,12 @@ def test_a_value_is_one_figure_of_one_source(
 
 
 def test_owners_are_named_and_the_administrator_is_always_there() -> None:
-    outcome = reports.owners(INVENTORY)
-    assert isinstance(outcome, Ok)
-    assert plain(outcome.facts.owners) == [
+    assert isinstance(INVENTORY, Ok)
+    assert plain(reports.owners(Ownership(INVENTORY.facts, None)).owners) == [
         {"id": "ana@x", "name": "Ana B", "namespace": "ns"},
         {"id": "cluster_admin", "name": "oscar", "namespace": ""},
         {"id": "zed", "name": "zed", "namespace": "two"},
     ]
-    assert reports.owners(GONE) is GONE
 
 
 KEYS = st.builds(

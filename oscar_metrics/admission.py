@@ -1,0 +1,167 @@
+"""Decides, once per request, what its caller may see.
+
+Whose services are whose is read from the current inventory and from the ledger; a caller who
+may not see everything gets nothing while either cannot be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import NoReturn, TypeVar
+
+from oscar_metrics.completeness import sentence
+from oscar_metrics.discretion import discreetly_missing
+from oscar_metrics.errors import LedgerError, NotFound, NotNow
+from oscar_metrics.ledger.holder import LedgerHolder
+from oscar_metrics.live import Live
+from oscar_metrics.outcome import Unavailable
+from oscar_metrics.ownership import Ownership
+from oscar_metrics.privacy import Privacy
+from oscar_metrics.scope import Scope, ScopeMode, Viewer, open_to
+from oscar_metrics.timerange import Span
+from oscar_metrics.wire import SourceName
+
+T = TypeVar("T")
+
+# When a caller may ask again for what needs the inventory, or the ledger.
+RETRY_AFTER_SECONDS = 15
+
+
+class Admitted:
+    """One request's viewer, with what is needed to say what they see; made by `admit`."""
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        live: Live,
+        ledger: LedgerHolder | None,
+        privacy: Privacy,
+        *,
+        now_ns: int,
+        deadline: float | None,
+        mode: ScopeMode,
+    ) -> None:
+        self.viewer = viewer
+        self.live = live
+        self.now_ns = now_ns
+        self.deadline = deadline
+        self._ledger = ledger
+        self._privacy = privacy
+        self._mode = mode
+        self._ownership: Ownership | None = None
+        # Whose services are seen, as the ledger knows them; blank for everyone's.
+        self._user = ""
+
+    @property
+    def sees_everything(self) -> bool:
+        """Whether there is nothing to leave out."""
+        return not self._user
+
+    def scope(self, span: Span) -> Scope | None:
+        """What is seen over a span; None for everything."""
+        if self._ownership is None or self.sees_everything:
+            return None
+        caller = self.viewer.caller
+        looks_around = self._mode is ScopeMode.VISIBLE and not caller.administrator
+        return Scope(
+            self._ownership,
+            self._user,
+            span,
+            others=(
+                open_to(caller.user, self._ownership.inventory) if looks_around else frozenset()
+            ),
+            discreet=not caller.administrator,
+        )
+
+    def has_service(self, service: str) -> bool:
+        """Whether a service of this name is known to exist, or to have existed, in the scope."""
+        scope = self.scope(Span(self.now_ns, self.now_ns))
+        return scope is None or scope.has_service(service)
+
+    async def ownership(self) -> Ownership:
+        """Whose each service is; raises NotNow where that cannot be read."""
+        if self._ownership is None:
+            self._ownership = await self._read_ownership()
+        return self._ownership
+
+    async def decide(self) -> None:
+        """Find out what the viewer sees; raises NotNow where that cannot be, NotFound for an owner.
+
+        To be called once.
+        """
+        caller, owner = self.viewer.caller, self.viewer.owner
+        if caller.administrator and not owner:
+            return
+        ownership = await self.ownership()
+        if not caller.administrator:
+            self._user = await self._as_known(caller.user)
+        elif owner in ownership.owners:
+            self._user = owner
+        else:
+            shown = (known for known in ownership.owners if self._privacy.user(known) == owner)
+            self._user = next(shown, "") or _unknown_owner()
+
+    async def _read_ownership(self) -> Ownership:
+        outcome = await self.live.inventory()
+        if isinstance(outcome, Unavailable):
+            told = outcome if self.viewer.caller.administrator else discreetly_missing(outcome)
+            raise inventory_unavailable(told)
+        inventory = outcome.facts
+        if self._ledger is None:
+            return Ownership(inventory, None)
+        store = self._ledger.store
+        if store is None:
+            raise self._without_ledger(self._ledger.problem)
+        named = {owns.owner for owns in inventory.owners}
+        named |= {service.owner for service in inventory.services}
+        return Ownership(
+            inventory,
+            await self._in_time(store.owned()),
+            recorded=await self._in_time(store.services()),
+            known_as=await self._in_time(store.pseudonyms(named)),
+        )
+
+    async def _as_known(self, user: str) -> str:
+        """A user as the ledger knows them: who was forgotten is known by a pseudonym."""
+        if self._ledger is None or self._ledger.store is None:
+            return user
+        known_as = await self._in_time(self._ledger.store.pseudonyms([user]))
+        return known_as.get(user, user)
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                return await answer
+        except TimeoutError:
+            raise self._without_ledger("it had not answered in time") from None
+        except LedgerError as exc:
+            raise self._without_ledger(str(exc)) from exc
+
+    def _without_ledger(self, problem: str) -> NotNow:
+        return NotNow(
+            "the ledger cannot be read",
+            detail=(
+                problem
+                if self.viewer.caller.administrator
+                else "whose services are whose is not known without it"
+            ),
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        )
+
+
+def inventory_unavailable(outcome: Unavailable) -> NotNow:
+    """What a caller gets instead of what rests on the inventory."""
+    return NotNow(
+        "service inventory unavailable",
+        detail=f"{SourceName.INVENTORY}: {sentence(outcome.notes)}",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def _unknown_owner() -> NoReturn:
+    raise NotFound(
+        "metrics owner not found",
+        parameter="owner",
+        detail="expected the id of one of /system/metrics/owners",
+    )

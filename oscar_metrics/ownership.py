@@ -1,0 +1,131 @@
+"""Whose a fact is: (namespace, service) → its owner, by all that is and was deployed. Pure.
+
+A namespace that only ever was one user's is that user's whole, deleted services included. In
+any other (the shared one, and those that two users came to share) what belongs to a service
+is its owner's. What cannot be told is nobody's, and it is known whose it might be.
+
+Ownership does not change with the range: a service of one namespace and name that had two
+owners one after the other is neither's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from oscar_metrics.facts import CLUSTER_ADMIN, Inventory, ServiceKey
+from oscar_metrics.ledger.seals import Owned
+from oscar_metrics.timerange import Span
+
+_NOBODY: frozenset[str] = frozenset()
+
+
+class Whose(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose something is, or might be.
+
+    `owner` is blank where that cannot be told. It might be of one of `perhaps`; with
+    `unrecorded` of anyone, if it is older than the oldest inventory.
+    """
+
+    owner: str = ""
+    perhaps: frozenset[str] = _NOBODY
+    unrecorded: bool = False
+
+
+class Ownership:
+    """Whose each fact is, from the current inventory and what the ledger knows of the past.
+
+    `past` is None without a ledger. `recorded` are services that the ledger holds calls or
+    usage of: they existed, even where no inventory names them. `known_as` gives the
+    pseudonyms of users that were forgotten, which the past knows them by.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        past: Owned | None,
+        *,
+        recorded: Collection[ServiceKey] = (),
+        known_as: Mapping[str, str] | None = None,
+    ) -> None:
+        names = known_as or {}
+        self.inventory = inventory
+        self._since_ns = None if past is None else past.since_ns
+        self._of_namespace: defaultdict[str, set[str]] = defaultdict(set)
+        self._of_service: defaultdict[ServiceKey, set[str]] = defaultdict(set)
+        for owns in inventory.owners:
+            self._of_namespace[owns.namespace].add(names.get(owns.owner, owns.owner))
+        for service in inventory.services:
+            owner = names.get(service.owner, service.owner)
+            self._of_service[ServiceKey(service.namespace, service.name)].add(owner)
+        for namespace, name, owner in () if past is None else past.owners:
+            if name:
+                self._of_service[ServiceKey(namespace, name)].add(owner)
+            else:
+                self._of_namespace[namespace].add(owner)
+        self._within: defaultdict[str, set[str]] = defaultdict(set)
+        for key, owners in self._of_service.items():
+            owners.discard("")
+            self._within[key.namespace] |= owners
+        for owners in self._of_namespace.values():
+            owners.discard("")
+        self._namespaces_of: defaultdict[str, set[str]] = defaultdict(set)
+        for key in (*self._of_service, *recorded):
+            if key.service and key.namespace:
+                self._namespaces_of[key.service].add(key.namespace)
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """Everyone who owns, or owned, a namespace or a service."""
+        everyone = (*self._of_namespace.values(), *self._of_service.values())
+        return frozenset({CLUSTER_ADMIN}.union(*everyone))
+
+    def known_throughout(self, span: Span) -> bool:
+        """Whether inventories go back to the beginning of a span."""
+        return self._since_ns is not None and self._since_ns <= span.start_ns
+
+    def namesakes(self, service: str) -> list[ServiceKey]:
+        """Every service of a name that is known to exist or to have existed."""
+        spaces = self._namespaces_of.get(service, ())
+        return [ServiceKey(namespace, service) for namespace in sorted(spaces)]
+
+    def placed(self, key: ServiceKey) -> ServiceKey | None:
+        """The service a record is of; None where it names no namespace and that is not certain.
+
+        Of a record without a namespace it is certain where there is, and ever was, exactly
+        one service of its name, and the inventory was not cut short.
+        """
+        if key.namespace:
+            return key
+        same = self.namesakes(key.service)
+        return same[0] if len(same) == 1 and self.inventory.whole else None
+
+    def whose(self, key: ServiceKey) -> Whose:
+        """Whose the facts of a key are."""
+        placed = self.placed(key)
+        if placed is None:
+            return self._of_any(self.namesakes(key.service), or_unrecorded=bool(key.service))
+        by_namespace = self._of_namespace.get(placed.namespace, set())
+        within = self._within.get(placed.namespace, set())
+        if len(by_namespace) == 1 and within <= by_namespace and CLUSTER_ADMIN not in by_namespace:
+            return Whose(owner=next(iter(by_namespace)))
+        if by_service := self._of_service.get(placed, set()):
+            if len(by_service) == 1:
+                return Whose(owner=next(iter(by_service)))
+            return Whose(perhaps=frozenset(by_service))
+        if by_namespace == {CLUSTER_ADMIN} and placed not in self._of_service:
+            # The shared namespace: what is of no known service is the administrator's. Usage
+            # that no service could be found for may be of any that is, or was, there.
+            perhaps = _NOBODY if placed.service else frozenset(within)
+            return Whose(owner=CLUSTER_ADMIN, perhaps=perhaps, unrecorded=bool(placed.service))
+        return Whose(perhaps=frozenset(by_namespace | within), unrecorded=True)
+
+    def _of_any(self, keys: Iterable[ServiceKey], *, or_unrecorded: bool) -> Whose:
+        found = [self.whose(key) for key in keys]
+        perhaps = {name for whose in found for name in (whose.owner, *whose.perhaps)}
+        return Whose(
+            perhaps=frozenset(perhaps - {""}),
+            unrecorded=or_unrecorded if not found else any(whose.unrecorded for whose in found),
+        )

@@ -1,0 +1,125 @@
+"""What one caller may see, decided once per request and applied before anything is summed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import msgspec
+
+from oscar_metrics.auth.caller import Caller
+from oscar_metrics.facts import Inventory, ServiceKey
+from oscar_metrics.ownership import Ownership
+from oscar_metrics.timerange import Span
+
+
+class ScopeMode(StrEnum):
+    """Whether callers see their own services only, or also what others let them see."""
+
+    OWNED = "owned"
+    VISIBLE = "visible"
+
+
+class Access(StrEnum):
+    """What a caller sees of a service's facts: `doubt` may be theirs, which cannot be told."""
+
+    OWN = "own"
+    VISIBLE = "visible"
+    DOUBT = "doubt"
+    FOREIGN = "foreign"
+
+
+class Viewer(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a report is for, and with `owner` whose services an administrator narrows it to.
+
+    Two viewers that are equal see the same; nothing may be shared between others.
+    """
+
+    caller: Caller
+    owner: str = ""
+
+
+def open_to(user: str, inventory: Inventory) -> frozenset[ServiceKey]:
+    """The deployed services that are public, or that name the user among those allowed."""
+    return frozenset(
+        ServiceKey(service.namespace, service.name)
+        for service in inventory.services
+        if service.visibility == "public"
+        or (service.visibility == "restricted" and user in service.allowed_users)
+    )
+
+
+class Scope:
+    """What of a cluster is seen over a span by a user, or by an administrator of that user's.
+
+    `user` is as the ledger knows them. `others` are services that the user may see the
+    numbers of, also where they are somebody else's. `discreet` is for callers who may not
+    learn what a source says of the rest.
+    """
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        user: str,
+        span: Span,
+        *,
+        others: frozenset[ServiceKey] = frozenset(),
+        discreet: bool = True,
+    ) -> None:
+        if not user:
+            raise ValueError("a scope is somebody's")
+        self.discreet = discreet
+        self._ownership = ownership
+        self._user = user
+        self._others = others
+        self._throughout = ownership.known_throughout(span)
+        self._known: dict[ServiceKey, Access] = {}
+
+    def of(self, key: ServiceKey) -> Access:
+        """What is seen of the facts of a key."""
+        access = self._known.get(key)
+        if access is None:
+            access = self._known[key] = self._decide(key)
+        return access
+
+    def only(self, access: Access) -> Callable[[ServiceKey], bool]:
+        """Whether a key is seen so."""
+        return lambda key: self.of(key) is access
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that is the user's is known to be."""
+        return self._ownership.inventory.whole
+
+    @property
+    def sees_others(self) -> bool:
+        """Whether there are services of others in it."""
+        return bool(self._others)
+
+    def has_service(self, service: str) -> bool:
+        """Whether a service of this name is known to exist, or to have existed, in the scope."""
+        seen = (Access.OWN, Access.VISIBLE)
+        return any(self.of(key) in seen for key in self._ownership.namesakes(service))
+
+    def inventory(self, inventory: Inventory) -> Inventory:
+        """What of an inventory is seen."""
+        seen = (Access.OWN, Access.VISIBLE)
+        return Inventory(
+            services=tuple(
+                service
+                for service in inventory.services
+                if self.of(ServiceKey(service.namespace, service.name)) in seen
+            ),
+            cut=inventory.cut,
+        )
+
+    def _decide(self, key: ServiceKey) -> Access:
+        whose = self._ownership.whose(key)
+        if whose.owner == self._user:
+            return Access.OWN
+        if whose.owner and self._ownership.placed(key) in self._others:
+            # Of two owners one after the other only one has opened it.
+            return Access.VISIBLE
+        if self._user in whose.perhaps or (whose.unrecorded and not self._throughout):
+            return Access.DOUBT
+        return Access.FOREIGN
