@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from tests.servers.build import require
+from tests.servers.keycloak import Keycloak
 
 # A deadline would make a busy machine a failing one; the same examples every time make a
 # failure everybody's.
 settings.register_profile("project", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keycloak]:
+    """The Keycloak of the whole run: a start takes long. It is left running, its keys may change.
+
+    A test that ends sessions takes a person of its own, or others' tokens end too.
+    """
+    require("keycloak")
+    with Keycloak.start(tmp_path_factory.mktemp("keycloak")) as server:
+        yield server
 
 
 @pytest.hookimpl(trylast=True)

@@ -125,6 +125,7 @@ class Process:
             return
         running, self._running = self._running, None
         running.terminate()
+        running.send_signal(signal.SIGCONT)  # a suspended one could not heed it
         try:
             running.wait(grace_seconds)
         except subprocess.TimeoutExpired:
@@ -138,6 +139,19 @@ class Process:
         running, self._running = self._running, None
         running.kill()
         running.wait()
+
+    def suspend(self) -> None:
+        """Halt the process where it is: the system still takes connections, nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a suspended process go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._running is None:
+            raise ServerError(f"{self.name} is not running")
+        self._running.send_signal(number)
 
     def _log_tail(self) -> str:
         text = self.log_path.read_bytes()[-_LOG_TAIL_BYTES:]

@@ -34,6 +34,14 @@ def write_program(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
+def write_tools(folder: Path, go: str = "exit 1", maven: str = "exit 1", java: int = 17) -> None:
+    """Write a Go, a Maven and a Java that are new enough, and what they do when told to build."""
+    version = "echo go version go1.27.0 linux/amd64"
+    write_program(folder / "go", f'if [ "$1" = version ]; then {version}; exit; fi\n{go}')
+    write_program(folder / "mvn", maven)
+    write_program(folder / "java", f"echo 'openjdk version \"{java}.0.15\" 2025-04-15' >&2")
+
+
 def test_without_go_the_build_says_what_to_install(tmp_path: Path) -> None:
     done = build(tmp_path, tmp_path)
 
@@ -52,15 +60,33 @@ def test_a_go_too_old_is_named(tmp_path: Path, version: str) -> None:
     assert "Go 1.26.5 or newer is needed" in done.stderr
 
 
+def test_without_maven_the_build_says_so_before_it_builds_anything(tmp_path: Path) -> None:
+    write_tools(tmp_path / "bin", go=f"touch {tmp_path}/built")
+    (tmp_path / "bin/mvn").unlink()
+
+    done = build(tmp_path, tmp_path / "bin")
+
+    assert done.returncode == 1
+    assert "Maven and Java 17 or newer are needed for keycloak 26.0.7" in done.stderr
+    assert "there is no `mvn` here: install them from your distribution" in done.stderr
+    assert not (tmp_path / "built").exists()
+
+
+def test_a_java_too_old_is_named(tmp_path: Path) -> None:
+    write_tools(tmp_path / "bin", java=11)
+
+    done = build(tmp_path, tmp_path / "bin")
+
+    assert done.returncode == 1
+    assert "Maven and Java 17 or newer are needed for keycloak 26.0.7" in done.stderr
+    assert 'openjdk version "11.0.15"' in done.stderr
+
+
 def test_a_build_that_fails_shows_why_and_leaves_nothing_that_looks_finished(
     tmp_path: Path,
 ) -> None:
     # "$6" is what follows -o: half a program is there when the compiler gives up.
-    write_program(
-        tmp_path / "bin/go",
-        'if [ "$1" = version ]; then echo go version go1.27.0 linux/amd64; exit; fi\n'
-        'echo half > "$6"; echo out of disk >&2; exit 1',
-    )
+    write_tools(tmp_path / "bin", go='echo half > "$6"; echo out of disk >&2; exit 1')
 
     done = build(tmp_path, tmp_path / "bin")
 
@@ -72,11 +98,7 @@ def test_a_build_that_fails_shows_why_and_leaves_nothing_that_looks_finished(
 
 
 def test_a_shells_go_settings_do_not_reach_the_build(tmp_path: Path) -> None:
-    write_program(
-        tmp_path / "bin/go",
-        'if [ "$1" = version ]; then echo go version go1.27.0 linux/amd64; exit; fi\n'
-        'echo "flags=$GOFLAGS os=$GOOS cgo=$CGO_ENABLED"; exit 1',
-    )
+    write_tools(tmp_path / "bin", go='echo "flags=$GOFLAGS os=$GOOS cgo=$CGO_ENABLED"; exit 1')
 
     done = build(tmp_path, tmp_path / "bin", GOFLAGS="-mod=vendor", GOOS="plan9", CGO_ENABLED="1")
 
@@ -87,7 +109,7 @@ def test_programs_that_are_there_are_used_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for server in SERVERS.values():
-        write_program(tmp_path / "servers" / f"{server.name}-{server.version}", "exit 1")
+        write_program(tmp_path / "servers" / server.program, "exit 1")
     monkeypatch.setenv("OSCAR_METRICS_CACHE_DIR", str(tmp_path))
 
     done = build(tmp_path, tmp_path)
