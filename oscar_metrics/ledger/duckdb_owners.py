@@ -6,6 +6,8 @@ take longer the longer the ledger is kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import duckdb
 import msgspec
 
@@ -38,6 +40,18 @@ def note_owners(cursor: duckdb.DuckDBPyConnection, inventory: Inventory) -> None
         """,
         [msgspec.json.encode(sorted(owners_in(inventory))).decode()],
     )
+
+
+def inventories(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str]]:
+    """The digest and the facts, as JSON, of every inventory.
+
+    One after the other: each may be large, and the engine reads those of a query together.
+    """
+    ids = cursor.execute("SELECT id FROM inventories ORDER BY id").fetchall()
+    for inventory_id in ids:
+        yield from cursor.execute(
+            "SELECT digest, facts FROM inventories WHERE id = ?", inventory_id
+        ).fetchall()
 
 
 def owners_in(inventory: Inventory) -> set[Owns]:

@@ -1,12 +1,13 @@
 """Reads everything the ledger holds and compares it with what it says of itself.
 
 Every seal's rows with its checksum, count and total; the seals of an hour with each other;
-what rows refer to; days and months rolled up with the slots they are sums of. Nothing is
-changed, and nothing is asked of any source.
+what rows refer to; the owners with the inventories that name them; days and months rolled
+up with the slots they are sums of. Nothing is changed, and nothing is asked of any source.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ import msgspec
 from oscar_metrics.facts import Inventory, Kind
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.ledger.duckdb_compaction import COUNTED
+from oscar_metrics.ledger.duckdb_owners import inventories, owners_in
 from oscar_metrics.ledger.duckdb_schema import (
     COUNTRY_FROM_CODES,
     KIND_CODES,
@@ -24,7 +26,7 @@ from oscar_metrics.ledger.duckdb_schema import (
     RESULT_CODES,
     SEAL_KIND_CODES,
 )
-from oscar_metrics.ledger.seals import SealKind
+from oscar_metrics.ledger.seals import Owns, SealKind
 from oscar_metrics.ledger.store import Progress
 from oscar_metrics.outcome import Gap
 from oscar_metrics.timerange import HOUR_NS, Span, format_instant, merge
@@ -257,6 +259,9 @@ _NAME_QUESTIONS = {
     "a number is given to two seals": """
         SELECT NULL, NULL FROM seals GROUP BY id HAVING count(*) > 1
         """,
+    "an owner is listed twice": """
+        SELECT NULL, NULL FROM owned GROUP BY namespace, service, owner HAVING count(*) > 1
+        """,
     "a user who was forgotten has no pseudonym": """
         SELECT NULL, NULL FROM forgotten WHERE user_id NOT IN (SELECT id FROM users)
         """,
@@ -282,14 +287,18 @@ def _gaps(cursor: duckdb.DuckDBPyConnection) -> Iterable[tuple[str, _Wrong]]:
 
 
 def _inventories(cursor: duckdb.DuckDBPyConnection) -> Iterable[tuple[str, _Wrong]]:
-    cursor.execute("SELECT facts, md5(facts) = digest FROM inventories ORDER BY id")
-    for facts, same in _in_batches(cursor):
+    listed = cursor.execute("SELECT namespace, service, owner FROM owned").fetchall()
+    unlisted: set[Owns] = set()
+    for digest, facts in inventories(cursor):
+        same = hashlib.md5(facts.encode(), usedforsecurity=False).hexdigest() == digest
         try:
-            msgspec.json.decode(facts, type=Inventory)
+            unlisted |= owners_in(msgspec.json.decode(facts, type=Inventory))
         except msgspec.MsgspecError:
             same = False
         if not same:
             yield "an inventory is not what was sealed", (None, None)
+    for _ in unlisted.difference(map(Owns._make, listed)):
+        yield "an owner in an inventory is not among those the ledger knows", (None, None)
 
 
 def _in_batches(cursor: duckdb.DuckDBPyConnection) -> Iterable[tuple[Any, ...]]:

@@ -112,6 +112,10 @@ _WRONG = [
     ("UPDATE seals SET hour = hour + 24 WHERE missing_ns > 0", "not what it says is missing"),
     ("UPDATE inventories SET facts = facts || ' '", "an inventory is not what was sealed"),
     ("DELETE FROM inventories", "an inventory that is not there"),
+    ("DELETE FROM owned WHERE service = 'demo'", "an owner in an inventory is not among"),
+    ("DELETE FROM owned WHERE service = ''", "an owner in an inventory is not among"),
+    ("UPDATE owned SET owner = '' WHERE service <> ''", "an owner in an inventory is not among"),
+    ("INSERT INTO owned FROM owned", "an owner is listed twice"),
     ("INSERT INTO forgotten VALUES ('x', 99)", "has no pseudonym"),
     ("UPDATE call_days SET count = count + 1 WHERE rowid = 7", "the sums of a day"),
     ("DELETE FROM call_days WHERE rowid = 7", "the sums of a day"),
@@ -132,6 +136,14 @@ def test_what_is_wrong_is_said(sealed: duckdb.DuckDBPyConnection, harm: str, say
     assert {finding.level for finding in findings} == {Level.PROBLEM}
     assert any(says in finding.says for finding in findings), [f.says for f in findings]
     assert all(finding.change for finding in findings)
+
+
+def test_an_owner_that_is_in_no_inventory_is_no_fault(sealed: duckdb.DuckDBPyConnection) -> None:
+    sealed.execute("BEGIN")
+    sealed.execute("INSERT INTO owned VALUES ('oscar-svc', 'long-gone', 'carol')")
+    findings = _findings(sealed)
+    sealed.execute("ROLLBACK")
+    assert [finding.level for finding in findings] == [Level.OK]
 
 
 def test_a_fault_is_told_once_with_the_first_hours_it_is_in(
