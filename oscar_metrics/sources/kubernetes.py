@@ -144,10 +144,10 @@ class KubernetesInventory:
     def _owned(
         self, owners: list[NamespaceOwner], services: list[Service]
     ) -> tuple[list[NamespaceOwner], list[str]]:
-        """Whose each namespace is, without those that two owners share, which are named.
+        """Whose each namespace is, by its annotation, and a doubt naming those two owners share.
 
         Some OSCAR versions give two users one namespace, and its annotation is then the last
-        one's: nobody can say whose a deleted service in it was.
+        one's: nobody can say whose a deleted service in it was (ownership.py says nobody's).
         """
         shared = self._settings.services_namespace
         owned = {
@@ -166,9 +166,8 @@ class KubernetesInventory:
                 "whose deleted services were is not known in namespaces with services of others "
                 f"than their owner: {_some(conflicting)}"
             )
-        kept = {space: owner for space, owner in owned.items() if space not in conflicting}
-        kept[shared] = CLUSTER_ADMIN
-        return [NamespaceOwner(namespace=space, owner=kept[space]) for space in kept], doubts
+        owned[shared] = CLUSTER_ADMIN
+        return [NamespaceOwner(namespace=space, owner=owned[space]) for space in owned], doubts
 
     def _clock_findings(self) -> list[Finding]:
         difference = self._client.clock_difference_seconds

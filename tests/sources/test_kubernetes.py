@@ -16,9 +16,10 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
-from oscar_metrics.facts import Inventory, NamespaceOwner, Service
+from oscar_metrics.facts import Inventory, NamespaceOwner, Service, ServiceKey
 from oscar_metrics.findings import Level
 from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable
+from oscar_metrics.ownership import Ownership
 from oscar_metrics.sources.kubernetes import InventorySettings, KubernetesInventory
 from oscar_metrics.sources.kubernetes_client import KubernetesClient, KubernetesSettings
 from oscar_metrics.telemetry import Telemetry
@@ -197,7 +198,9 @@ async def test_a_namespace_that_two_owners_share_belongs_to_nobody(cluster: Kube
 
     assert isinstance(outcome, Partial)
     assert "oscar-svc-jane" in outcome.notes[0]
-    assert "oscar-svc-jane" not in {owner.namespace for owner in outcome.facts.owners}
+    deleted = ServiceKey("oscar-svc-jane", "deleted-long-ago")
+    whose = Ownership(outcome.facts, None).whose(deleted)
+    assert (whose.owner, "somebody-else" in whose.perhaps) == ("", True)
 
 
 async def test_more_services_than_are_read_is_said(cluster: KubeCluster) -> None:
@@ -208,6 +211,7 @@ async def test_more_services_than_are_read_is_said(cluster: KubeCluster) -> None
         outcome = await inventory.read(now_ns=NOW_NS, deadline=None)
         assert isinstance(outcome, expected)
         assert not isinstance(outcome, Unavailable)
+        assert outcome.facts.whole is (expected is Ok)
         assert len(outcome.facts.services) == most
     await client.aclose()
 
@@ -234,6 +238,7 @@ async def test_without_the_right_to_list_namespaces_only_their_owners_are_missin
             bind(cluster, without="namespaces")
             outcome = await eventually(inventory, Partial)
             assert len(outcome.facts.services) == MANY
+            assert not outcome.facts.whole
             assert outcome.facts.owners == (
                 NamespaceOwner(namespace="oscar-svc", owner="cluster_admin"),
             )
