@@ -9,7 +9,6 @@ expected.
 from __future__ import annotations
 
 import difflib
-import errno
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -31,6 +30,7 @@ from oscar_metrics.sources.loki_api import LokiSettings
 from oscar_metrics.sources.pod_logs import PodLogsSettings
 from oscar_metrics.sources.prometheus import PrometheusSettings
 from oscar_metrics.sources.roster import RosterSettings
+from oscar_metrics.sources.watched_files import text_of
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,8 +76,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 OFF = "off"
-# The most a settings file, or a file that holds a secret, may have.
-_MOST_BYTES = 1024 * 1024
 _PREFIX = "OSCAR_METRICS_"
 
 # Names that OSCAR's operators already know, and every place in the tree they set.
@@ -210,10 +208,8 @@ def _from_file(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return tomllib.loads(_text_of(file))
-    except OSError as exc:
-        raise SettingsError("--config", f"cannot read {file}: {exc.strerror}") from exc
-    except ValueError as exc:  # TOML's and UTF-8's errors are ValueErrors
+        return tomllib.loads(text_of("--config", file))
+    except ValueError as exc:  # TOML's errors are ValueErrors
         raise SettingsError("--config", f"{file} is not TOML: {exc}") from exc
 
 
@@ -223,7 +219,7 @@ def _set_by(texts: Mapping[str, Any]) -> dict[str, Any]:
     for name in (*ALIASES, *NAMES):
         value = _plain(name, texts.get(name, ""))
         if value == "" and name in SECRETS - WATCHED and (path := texts.get(f"{name}_FILE", "")):
-            value = _secret_from(f"{name}_FILE", path)
+            value = text_of(f"{name}_FILE", path).strip()
         if name == "OSCAR_SERVICE_PORT" and "://" in str(value):
             continue  # a Service called `oscar` puts tcp://… here
         if value != "":
@@ -255,26 +251,6 @@ def _merged(environment: dict[str, Any], in_file: dict[str, Any]) -> dict[str, A
             for one in both:
                 in_file.pop(one, None)
     return {**in_file, **environment}
-
-
-def _secret_from(name: str, path: Any) -> str:
-    try:
-        return _text_of(Path(path)).strip()
-    except (OSError, ValueError, TypeError) as exc:
-        raise SettingsError(
-            name, f"cannot read {path}: expected a text file of at most {_MOST_BYTES} bytes"
-        ) from exc
-
-
-def _text_of(path: Path) -> str:
-    """A small regular file's text; raises OSError or ValueError for anything else."""
-    if not path.is_file():  # a pipe or a device would be waited for
-        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
-    with path.open("rb") as file:
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise ValueError("too large")
-    return content.decode("utf-8")
 
 
 def _known(name: str) -> bool:

@@ -52,7 +52,14 @@ class Issuer:
         self.url = url
         self._settings = settings
         self._now = now
-        self._upstream = _Upstream(url, url, limits=settings.limits, telemetry=telemetry)
+        self._upstream = _Upstream(
+            url,
+            url,
+            limits=settings.limits,
+            telemetry=telemetry,
+            prefix="OSCAR_METRICS_OIDC",
+            tls=settings.tls,
+        )
         # What was last read of it, and what became of the last try.
         self._known: Known | None = None
         self._tried: Known | Reason | None = None

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from oscar_metrics.sources.upstream import UpstreamLimits
+from oscar_metrics.sources.upstream_tls import TlsSettings
 
 # Asymmetric ones only: with HS256 whoever can read the public key could sign.
 Algorithm = Literal[
@@ -58,6 +59,8 @@ class OidcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     keys_refresh_seconds: Annotated[float, Meta(ge=1, le=3600)] = 10.0
     # When callers of an issuer that is out are told to come back, in seconds.
     retry_after_seconds: Annotated[int, Meta(ge=1, le=3600)] = 10
+    # Of every issuer.
+    tls: TlsSettings = TlsSettings()
     # Of each issuer; a request waits `timeout_seconds` for its keys and as long for its userinfo.
     limits: UpstreamLimits = UpstreamLimits(
         concurrency=16, timeout_seconds=4.0, body_bytes=1024 * 1024, attempts=2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import uuid
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from msgspec import Meta
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.sources.logql import EXECUTIONS_QUERY, EXPOSED_QUERY, LogQuery, Matcher
 from oscar_metrics.sources.upstream import Upstream, UpstreamLimits
+from oscar_metrics.sources.upstream_credentials import CredentialSettings
+from oscar_metrics.sources.upstream_tls import TlsSettings
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, MILLISECOND_NS, SECOND_NS, Span
 
@@ -41,10 +42,8 @@ class LokiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ingress_host: str = ""
     # Sent as X-Scope-OrgID; blank: not sent, for a Loki without tenants.
     tenant: str = ""
-    # HTTP Basic, or a Bearer token; the token wins.
-    username: str = ""
-    password: str = ""
-    token: str = ""
+    credentials: CredentialSettings = CredentialSettings()
+    tls: TlsSettings = TlsSettings()
     # Seconds of one window of paging, aligned to UTC; cut to fit Loki's own split
     # (`split_queries_by_interval`, an hour), which is the fastest.
     window_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 3600
@@ -188,6 +187,9 @@ class LokiApi:
             settings.url,
             limits=settings.limits,
             telemetry=telemetry,
+            prefix="OSCAR_METRICS_LOKI",
+            tls=settings.tls,
+            credentials=settings.credentials,
             headers=_headers(settings),
             reason_of=reason_of,
         )
@@ -372,11 +374,6 @@ def _headers(settings: LokiSettings) -> dict[str, str]:
     headers = {"Cache-Control": "no-cache"}
     if settings.tenant:
         headers["X-Scope-OrgID"] = settings.tenant
-    if settings.token:
-        headers["Authorization"] = f"Bearer {settings.token}"
-    elif settings.username:
-        pair = f"{settings.username}:{settings.password}".encode()
-        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
     return headers
 
 

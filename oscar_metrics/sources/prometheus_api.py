@@ -12,6 +12,8 @@ from msgspec import Meta
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.sources import promql
 from oscar_metrics.sources.upstream import Upstream, UpstreamLimits
+from oscar_metrics.sources.upstream_credentials import CredentialSettings
+from oscar_metrics.sources.upstream_tls import TlsSettings
 from oscar_metrics.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -37,8 +39,8 @@ class PrometheusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     gpu_query: str = promql.GPU_QUERY
     # Namespaces of services begin with this; where the inventory names others, they count too.
     services_namespace: str = "oscar-svc"
-    # Sent as a Bearer token; empty: none.
-    token: str = ""
+    credentials: CredentialSettings = CredentialSettings()
+    tls: TlsSettings = TlsSettings()
     # Sent as X-Scope-OrgID (Mimir, Cortex) and THANOS-TENANT; empty: none.
     tenant: str = ""
     # The widest stretch one query covers, rounded down to whole hours; one that exceeds a limit
@@ -117,9 +119,7 @@ class PrometheusApi:
     """Questions to one server. Every method raises UpstreamError for what is no use."""
 
     def __init__(self, settings: PrometheusSettings, telemetry: Telemetry) -> None:
-        headers = {}
-        if settings.token:
-            headers["Authorization"] = f"Bearer {settings.token}"
+        headers: dict[str, str] = {}
         if settings.tenant:
             headers |= {"X-Scope-OrgID": settings.tenant, "THANOS-TENANT": settings.tenant}
         self._series = settings.series
@@ -130,6 +130,9 @@ class PrometheusApi:
             settings.url,
             limits=settings.limits,
             telemetry=telemetry,
+            prefix="OSCAR_METRICS_PROMETHEUS",
+            tls=settings.tls,
+            credentials=settings.credentials,
             headers=headers,
             reason_of=reason_of,
         )

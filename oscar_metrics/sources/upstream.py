@@ -1,7 +1,9 @@
 """The one way out to an HTTP upstream: every call passes through `Upstream.get`.
 
 It bounds time, concurrency and body size, retries what may be retried, maps every
-lower-level failure to an UpstreamError once, and counts the call.
+lower-level failure to an UpstreamError once, and counts the call. Certificates and
+credentials are read again when their files change; what an upstream repeats of ours is not
+logged.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import contextlib
 import email.utils
 import math
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -21,7 +24,14 @@ import stamina
 import structlog
 from msgspec import Meta
 
-from oscar_metrics.errors import Reason, UpstreamError
+from oscar_metrics.errors import Reason, SettingsError, UpstreamError
+from oscar_metrics.sources.upstream_credentials import (
+    Credentials,
+    CredentialSettings,
+    secrets_in,
+    without_secrets,
+)
+from oscar_metrics.sources.upstream_tls import Tls, TlsSettings
 from oscar_metrics.telemetry import Telemetry
 
 T = TypeVar("T")
@@ -29,6 +39,7 @@ T = TypeVar("T")
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _DETAIL_CHARACTERS = 300
 _LONGEST_RETRY_AFTER_SECONDS = 10.0
+_QUOTED = re.compile(r"'.*'", re.DOTALL)
 
 
 class UpstreamLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,9 +58,11 @@ class UpstreamLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Upstream:
     """A client for one HTTP upstream, made once at start-up and closed with `aclose`.
 
-    `name` is the metric label. `headers` may hold credentials: they are sent and never logged.
-    `reason_of` may say better than the status alone (from the body's beginning) what an
-    error means; None leaves it to the status.
+    `name` is the metric label. `tls` and `credentials` are set by names that begin with `prefix`
+    (`OSCAR_METRICS_LOKI`), and SettingsError names the one that is of no use at the start; a name
+    and password in the URL stand in for none. `headers` are sent and never logged. `reason_of`
+    may say better than the status alone (from the body's beginning) what an error means; None
+    leaves it to the status.
     """
 
     def __init__(
@@ -59,6 +72,9 @@ class Upstream:
         *,
         limits: UpstreamLimits,
         telemetry: Telemetry,
+        prefix: str = "",
+        tls: TlsSettings | None = None,
+        credentials: CredentialSettings | None = None,
         headers: Mapping[str, str] | None = None,
         reason_of: Callable[[int, str], Reason | None] | None = None,
     ) -> None:
@@ -69,17 +85,22 @@ class Upstream:
         self._telemetry = telemetry
         self._reason_of = reason_of
         self._slots = asyncio.Semaphore(limits.concurrency)
-        self._base_url = base_url.rstrip("/")
+        url = httpx.URL(base_url.rstrip("/"))
+        self._base_url = url.copy_with(userinfo=b"")
+        self._tls = Tls(tls or TlsSettings(), f"{prefix}_TLS")
+        self._credentials = Credentials(
+            credentials or CredentialSettings(), prefix, in_url=(url.username, url.password)
+        )
         # Plain bodies: what a compressed one unpacks to would have to be bounded twice.
         plain = {"Accept": "application/json", "Accept-Encoding": "identity"}
         self._headers = {**plain, **(headers or {})}
-        self._pool = self._new_pool()
+        self._pool: _Pool | None = None
 
-    def _new_pool(self) -> _Pool:
+    def _new_pool(self, context: ssl.SSLContext) -> _Pool:
         limits = self._limits
         client = httpx.AsyncClient(
             base_url=self._base_url,
-            headers=self._headers,
+            verify=context,
             timeout=httpx.Timeout(limits.timeout_seconds, connect=min(5.0, limits.timeout_seconds)),
             limits=httpx.Limits(
                 max_connections=limits.concurrency, max_keepalive_connections=limits.concurrency
@@ -88,11 +109,12 @@ class Upstream:
             follow_redirects=False,
             trust_env=False,
         )
-        return _Pool(client)
+        return _Pool(client, context)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._pool.client.aclose()
+        if self._pool is not None:
+            await self._pool.client.aclose()
 
     async def get_json(
         self,
@@ -107,7 +129,9 @@ class Upstream:
         try:
             return decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise UpstreamError(self.name, Reason.BAD_ANSWER, _shorten(str(exc))) from exc
+            # It names a field and types; a value that it quotes is the upstream's own.
+            text = _QUOTED.sub("…", str(exc))
+            raise UpstreamError(self.name, Reason.BAD_ANSWER, _shorten(text)) from None
 
     async def get(
         self, path: str, params: Mapping[str, str], *, headers: Mapping[str, str] | None = None
@@ -148,21 +172,46 @@ class Upstream:
     async def _call(
         self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None
     ) -> bytes:
-        pool = self._pool
+        sent = {**self._headers, **await self._authorization(), **(headers or {})}
+        pool = await self._current_pool()
         pool.calls += 1
         try:
-            async with self._answer(pool.client, path, params, headers) as response:
+            async with self._answer(pool.client, path, params, sent) as response:
                 return await self._body(response)
+        except UpstreamError as exc:
+            exc.detail = without_secrets(exc.detail, secrets_in(sent))
+            raise
         except asyncio.CancelledError:
             # A call cancelled while it gives its connection back never does: httpcore's
             # shield does not hold against asyncio's cancel. Its pool is used no more.
             if pool is self._pool:
-                self._pool = self._new_pool()
+                self._pool = None
             raise
         finally:
             pool.calls -= 1
-            if pool is not self._pool and not pool.calls:
-                await pool.client.aclose()
+            if pool is not self._pool:
+                await pool.aclose_unused()
+
+    async def _authorization(self) -> dict[str, str]:
+        try:
+            value = await self._credentials.authorization()
+        except SettingsError as exc:
+            raise UpstreamError(self.name, Reason.CREDENTIALS, str(exc)) from None
+        return {"Authorization": value} if value else {}
+
+    async def _current_pool(self) -> _Pool:
+        """Connections made with the certificates as they are; calls on others end there."""
+        try:
+            context = await self._tls.context()
+        except SettingsError as exc:
+            raise UpstreamError(self.name, Reason.TLS, str(exc)) from None
+        before = self._pool
+        if before is not None and before.context is context:
+            return before
+        self._pool = self._new_pool(context)
+        if before is not None:
+            await before.aclose_unused()
+        return self._pool
 
     @contextlib.asynccontextmanager
     async def _answer(
@@ -170,7 +219,7 @@ class Upstream:
         client: httpx.AsyncClient,
         path: str,
         params: Mapping[str, str],
-        headers: Mapping[str, str] | None,
+        headers: Mapping[str, str],
     ) -> AsyncIterator[httpx.Response]:
         with map_httpx_errors(self.name):
             async with client.stream("GET", path, params=params, headers=headers) as response:
@@ -206,11 +255,17 @@ class Upstream:
 
 
 class _Pool:
-    """A client with its connections, and how many calls are using it."""
+    """A client with its connections, what they were made with, and how many calls use it."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, context: ssl.SSLContext) -> None:
         self.client = client
+        self.context = context
         self.calls = 0
+
+    async def aclose_unused(self) -> None:
+        """Close the connections, unless a call will do so at its end."""
+        if not self.calls:
+            await self.client.aclose()
 
 
 # What a status other than 200 means to Loki, Prometheus and their relatives.
@@ -252,11 +307,13 @@ def map_httpx_errors(name: str) -> Iterator[None]:
         raise UpstreamError(name, reason, _shorten(str(exc))) from exc
     except (httpx.DecodingError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
         raise UpstreamError(name, Reason.BAD_ANSWER, _shorten(str(exc))) from exc
-    except httpx.LocalProtocolError as exc:
+    except httpx.LocalProtocolError:
         # Its text quotes the header it will not send, which may be a credential.
-        raise UpstreamError(name, Reason.BAD_ANSWER, "a header cannot be sent") from exc
+        raise UpstreamError(name, Reason.BAD_ANSWER, "a header cannot be sent") from None
     except httpx.HTTPError as exc:
-        raise UpstreamError(name, Reason.CONNECT, _shorten(str(exc) or type(exc).__name__)) from exc
+        # In TLS 1.3 a server refuses our certificate only after we think that we are connected.
+        reason = Reason.TLS if _is_tls(exc) else Reason.CONNECT
+        raise UpstreamError(name, reason, _shorten(str(exc) or type(exc).__name__)) from exc
 
 
 def _backoff(exc: Exception) -> bool | float:
@@ -289,7 +346,8 @@ def _http_date(value: str) -> float | None:
 def _is_tls(exc: BaseException | None) -> bool:
     while exc is not None:
         if isinstance(exc, ssl.SSLError):
-            return True
+            # Hanging up in between says nothing of certificates, and may pass.
+            return not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError)
         exc = exc.__cause__ or exc.__context__
     return False
 

@@ -220,8 +220,9 @@ async def test_credentials_and_tenant_are_sent(loki: Loki) -> None:
         return Reply(status=404)
 
     async with interposed(loki.url, look) as url:
-        await Streams(loki, url=url, tenant="team", token="t").check()
-        await Streams(loki, url=url, username="u", password="p").check()
+        await Streams(loki, url=url, tenant="team", credentials={"token": "t"}).check()
+        basic = {"username": "u", "password": "p"}
+        await Streams(loki, url=url, credentials=basic).check()
     first, second = seen[1], seen[-1]
     assert (first.headers["x-scope-orgid"], first.headers["authorization"]) == ("team", "Bearer t")
     assert second.headers["authorization"] == "Basic dTpw"

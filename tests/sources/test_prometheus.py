@@ -19,6 +19,7 @@ from oscar_metrics.findings import Level
 from oscar_metrics.outcome import GapReason, Measure, Ok, Outcome, Unavailable
 from oscar_metrics.sources.prometheus import PrometheusSettings, PrometheusUsage
 from oscar_metrics.sources.upstream import UpstreamLimits
+from oscar_metrics.sources.upstream_credentials import CredentialSettings
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import DAY_NS, SECOND_NS, Span
 from tests.servers.build import require
@@ -350,11 +351,12 @@ async def test_credentials_are_sent_and_never_shown(prometheus: Prometheus) -> N
         seen.append(request)
         return None
 
+    token = CredentialSettings(token="s3cret")
     async with interposed(prometheus.url, watch) as url:
-        await Scene(prometheus).read(url=url, token="s3cret", tenant="t1")
+        await Scene(prometheus).read(url=url, credentials=token, tenant="t1")
     assert all(request.headers["authorization"] == "Bearer s3cret" for request in seen)
     assert all(request.headers["x-scope-orgid"] == "t1" for request in seen)
-    settings = PrometheusSettings(url="http://me:s3cret@host/", token="s3cret")
+    settings = PrometheusSettings(url="http://me:s3cret@host/", credentials=token)
     assert "s3cret" not in f"{settings!r} {settings}"
 
 

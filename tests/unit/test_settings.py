@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from oscar_metrics.errors import SettingsError
-from oscar_metrics.settings import ALIASES, LISTS, NAMES, SECRETS, SWITCHES, Settings, load
+from oscar_metrics.settings import ALIASES, LISTS, NAMES, SECRETS, SWITCHES, WATCHED, Settings, load
 
 DOCS = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 
@@ -235,9 +235,29 @@ def test_a_secret_is_also_read_from_a_file_and_never_shown(name: str, tmp_path: 
     file = tmp_path / "secret"
     file.write_text("PLANTED-PLANTED-PLANTED\n")
     settings = load({f"{name}_FILE": str(file)})
+    if name in WATCHED:
+        assert at(settings, NAMES[f"{name}_FILE"][0]) == str(file)
+        settings = load({name: "PLANTED-PLANTED-PLANTED", f"{name}_FILE": "/nowhere"})
+        assert at(settings, NAMES[f"{name}_FILE"][0]) == ""
     assert all(at(settings, path) == "PLANTED-PLANTED-PLANTED" for path in NAMES[name])
     if name != "OSCAR_USERNAME":
         assert "PLANTED" not in "".join(map(repr, structs_of(settings)))
+
+
+@pytest.mark.parametrize("name", sorted(WATCHED))
+def test_a_secret_and_its_file_are_one_setting_to_the_environment(
+    name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(f'{name} = "from-file"')
+    credentials = load({f"{name}_FILE": "/run/secret"}, file)
+    assert at(credentials, NAMES[name][0]) == ""
+    assert at(credentials, NAMES[f"{name}_FILE"][0]) == "/run/secret"
+    file.write_text(f'{name}_FILE = "/run/secret"')
+    credentials = load({name: "from-environment"}, file)
+    assert at(credentials, NAMES[name][0]) == "from-environment"
+    assert at(credentials, NAMES[f"{name}_FILE"][0]) == ""
+    assert at(load({}, file), NAMES[f"{name}_FILE"][0]) == "/run/secret"
 
 
 @pytest.mark.parametrize("name", [*NAMES, *ALIASES])
