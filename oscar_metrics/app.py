@@ -13,6 +13,7 @@ import uvicorn
 from litestar.types import ASGIApp
 
 from oscar_metrics.aggregator import Aggregator
+from oscar_metrics.auth.oidc import OidcAuth
 from oscar_metrics.commands import Commands, Reporter
 from oscar_metrics.errors import SettingsError
 from oscar_metrics.handlers.bounded_http import BoundedHttp
@@ -22,6 +23,8 @@ from oscar_metrics.ledger.keeper import answer_for_ever, kept_open
 from oscar_metrics.ledger.sealer import Sealer
 from oscar_metrics.ledger.sealer_status import LedgerStatus
 from oscar_metrics.ledger.store import LedgerStore
+from oscar_metrics.privacy import Privacy
+from oscar_metrics.scope import ScopeMode
 from oscar_metrics.settings import OFF, Settings
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
@@ -100,7 +103,20 @@ def create_aggregator(
         deadline_seconds=deadline_seconds,
         periods_max=settings.ledger.periods_max,
         ledger=ledger,
+        mode=ScopeMode(settings.access.scope),
+        privacy=Privacy(
+            pseudonym_key=settings.access.pseudonym_key if settings.access.pseudonyms else "",
+            country_users_least=settings.access.country_users_least,
+            shared_namespace=settings.inventory.services_namespace,
+        ),
     )
+
+
+def create_oidc(settings: Settings, telemetry: Telemetry) -> OidcAuth | None:
+    """What knows users by their tokens; None where they are not let in."""
+    if not settings.oidc.enable:
+        return None
+    return OidcAuth(settings.oidc, telemetry=telemetry, now=time.time)
 
 
 def create_sealer(
@@ -169,6 +185,8 @@ def serve(settings: Settings) -> bool:
         access_log=False,
         log_config=None,
         server_header=False,
+        # It would take a caller's word for their address; auth/addresses.py decides whose it takes.
+        proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

@@ -9,7 +9,13 @@ from typing import Any
 
 import msgspec
 
-from oscar_metrics.app import create_aggregator, create_commands, create_sealer, create_sources
+from oscar_metrics.app import (
+    create_aggregator,
+    create_commands,
+    create_oidc,
+    create_sealer,
+    create_sources,
+)
 from oscar_metrics.command_requests import (
     Backfill,
     ImportFiles,
@@ -65,10 +71,14 @@ async def check(settings: Settings) -> list[Finding]:
     telemetry = Telemetry()
     sources = create_sources(settings, telemetry)
     aggregator = create_aggregator(settings, sources, telemetry, ledger=None, deadline_seconds=None)
+    oidc = create_oidc(settings, telemetry)
     try:
-        return [*await aggregator.check(), await _ledger_finding(settings.ledger)]
+        users = [] if oidc is None else await oidc.check()
+        return [*await aggregator.check(), *users, await _ledger_finding(settings.ledger)]
     finally:
         await aggregator.aclose()
+        if oidc is not None:
+            await oidc.aclose()
 
 
 async def _ledger_finding(ledger: LedgerSettings) -> Finding:
