@@ -10,9 +10,12 @@ from oscar_metrics.facts import (
     CallKey,
     CallLog,
     CountryFrom,
+    Inventory,
     Kind,
     LogStream,
+    NamespaceOwner,
     Result,
+    Service,
     ServiceKey,
     SlotPart,
     SlottedLog,
@@ -102,6 +105,18 @@ def used(
             for number, seconds in enumerate(slots)
         ),
         **{"origin": "prometheus", "method": "cpu-estimate", **fields},  # type: ignore[arg-type]
+    )
+
+
+def deployed(hour: int, services: dict[str, str], **owners: str) -> Candidate:
+    """An inventory of services and the owner of each, and of namespaces and theirs."""
+    listed = (Service(namespace="oscar-svc", name=n, owner=o) for n, o in services.items())
+    spaces = (NamespaceOwner(namespace=n, owner=o) for n, o in owners.items())
+    return Candidate(
+        kind=SealKind.INVENTORY,
+        hour=hour,
+        origin="kubernetes",
+        inventory=Inventory(services=tuple(listed), owners=tuple(spaces)),
     )
 
 

@@ -16,7 +16,7 @@ from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.duckdb_forgetting import forget, scrub
 from oscar_metrics.ledger.duckdb_schema import migrate
 from oscar_metrics.ledger.duckdb_sealing import seal
-from oscar_metrics.ledger.seals import Candidate, SealKind, Verdict
+from oscar_metrics.ledger.seals import Candidate, Owned, Owns, SealKind, Verdict
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, Span
 from tests.ledger.scenes import FIRST_HOUR, FIRST_NS, hour_of, inventory
 
@@ -77,6 +77,31 @@ async def test_inventories_name_the_pseudonym(ledger: DuckLedger) -> None:
     assert found is not None
     assert pseudonym is not None
     assert found[0] == inventory(pseudonym, pseudonym)
+    assert (await ledger.owned()).owners == _owners(pseudonym, "bob@example.org")
+
+
+async def test_owners_who_were_forgotten_stay_two(ledger: DuckLedger) -> None:
+    since_ns = (await ledger.owned()).since_ns
+    both = [await ledger.forget(user, now_ns=_SEALED_NS) for user in (_ALICE, "bob@example.org")]
+    # Whoever is sealed as an owner again is the one they were.
+    await ledger.seal(_hours(FIRST_HOUR + 6), now_ns=_SEALED_NS + 1)
+    owned = await ledger.owned()
+    assert owned == Owned(owners=_owners(*both), since_ns=since_ns)
+    assert len(owned.owners) == 4
+    findings = await ledger.verify(lambda *_: None)
+    assert [finding.level for finding in findings] == [Level.OK]
+
+
+def _owners(cowsays: str | None, demos: str | None) -> frozenset[Owns]:
+    """Of what `scenes.inventory` names."""
+    return frozenset(
+        Owns(namespace, service, owner or "")
+        for namespace, name, owner in (
+            ("oscar-svc", "cowsay", cowsays),
+            ("oscar-svc-bob", "demo", demos),
+        )
+        for service in (name, "")
+    )
 
 
 async def test_the_pseudonym_says_nothing_and_stays(ledger: DuckLedger) -> None:
@@ -112,6 +137,23 @@ async def test_an_owner_who_never_called_is_forgotten_too(ledger: DuckLedger) ->
     assert pseudonym is not None
     assert found is not None
     assert found[0] == inventory(pseudonym, pseudonym)
+
+
+async def test_an_owner_whom_no_inventory_names_any_more_is_forgotten_too(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        migrate(connection)
+        connection.execute("INSERT INTO owned VALUES ('oscar-svc', 'old', 'dora')")
+        connection.execute("INSERT INTO owned VALUES ('oscar-svc', '', 'pandora')")
+    ledger = DuckLedger.open(path, create=False, memory_mb=128, threads=1)
+    pseudonym = await ledger.forget("dora", now_ns=_SEALED_NS)
+    assert pseudonym is not None
+    assert (await ledger.owned()).owners == {
+        Owns("oscar-svc", "old", pseudonym),
+        Owns("oscar-svc", "", "pandora"),
+    }
+    assert await ledger.pseudonyms(["dora"]) == {"dora": pseudonym}
+    await ledger.aclose()
 
 
 async def test_reports_that_are_read_meanwhile_are_not_disturbed(ledger: DuckLedger) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from oscar_metrics.errors import LedgerError, TooManyRows
 from oscar_metrics.facts import (
-    Inventory,
     Kind,
     LogStream,
-    NamespaceOwner,
     Result,
-    Service,
     ServiceKey,
     SlotPart,
     Usage,
@@ -24,11 +20,11 @@ from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.outcome import Gap, GapReason, Measure
 from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
 from tests.ledger.stores import (
-    ENGINES,
     FIRST,
     NOW_NS,
     ROWS_MAX,
     Opened,
+    deployed,
     executions,
     hour_of_calls,
     hours,
@@ -40,18 +36,6 @@ from tests.ledger.stores import (
 )
 
 HOUR = hours(FIRST)
-
-
-@pytest.fixture(params=ENGINES)
-def open_store(request: pytest.FixtureRequest) -> Opened:
-    return ENGINES[request.param]
-
-
-@pytest.fixture
-async def store(open_store: Opened, tmp_path: Path) -> AsyncIterator[LedgerStore]:
-    opened = open_store(tmp_path)
-    yield opened
-    await opened.aclose()
 
 
 async def verdict(store: LedgerStore, candidate: Candidate, now_ns: int = NOW_NS) -> Verdict:
@@ -319,28 +303,21 @@ async def test_months_are_rolled_up_and_struck_off(store: LedgerStore) -> None:
 
 
 async def test_inventories_as_of_an_instant(store: LedgerStore) -> None:
-    def deployed(hour: int, *names: str) -> Candidate:
-        services = tuple(Service(namespace="oscar-svc", name=name, owner="ana") for name in names)
-        owners = (NamespaceOwner(namespace="oscar-svc", owner="cluster_admin"),)
-        return Candidate(
-            kind=SealKind.INVENTORY,
-            hour=hour,
-            origin="kubernetes",
-            inventory=Inventory(services=services, owners=owners),
-        )
+    def of_ana(hour: int, *names: str) -> Candidate:
+        return deployed(hour, dict.fromkeys(names, "ana"), shared="cluster_admin")
 
     assert await store.inventory(as_of_ns=NOW_NS) is None
-    await store.seal([deployed(FIRST, "a", "b")], now_ns=NOW_NS)
-    await store.seal([deployed(FIRST + 1, "a", "b")], now_ns=NOW_NS + 10)
-    await store.seal([deployed(FIRST + 2, "Ünïcode 'quoted'")], now_ns=NOW_NS + 20)
+    await store.seal([of_ana(FIRST, "a", "b")], now_ns=NOW_NS)
+    await store.seal([of_ana(FIRST + 1, "a", "b")], now_ns=NOW_NS + 10)
+    await store.seal([of_ana(FIRST + 2, "Ünïcode 'quoted'")], now_ns=NOW_NS + 20)
     # The order in which services are listed is no difference.
-    assert await verdict(store, deployed(FIRST, "b", "a"), NOW_NS + 30) is Verdict.SAME
+    assert await verdict(store, of_ana(FIRST, "b", "a"), NOW_NS + 30) is Verdict.SAME
     found = [await store.inventory(as_of_ns=NOW_NS + after) for after in (0, 19, 99)]
     names = [[service.name for service in one[0].services] for one in found if one]
     assert names == [["a", "b"], ["a", "b"], ["Ünïcode 'quoted'"]]
     assert [one[1] - NOW_NS for one in found if one] == [0, 10, 20]
     assert await store.inventory(as_of_ns=NOW_NS - 1) is None
-    assert await verdict(store, deployed(FIRST + 2, "c"), NOW_NS + 40) is Verdict.REVISED
+    assert await verdict(store, of_ana(FIRST + 2, "c"), NOW_NS + 40) is Verdict.REVISED
 
 
 @pytest.mark.parametrize(

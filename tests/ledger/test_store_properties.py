@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from oscar_metrics.facts import (
     Kind,
     LogStream,
     Result,
+    ServiceKey,
     SlotPart,
     SlottedLog,
 )
@@ -35,6 +37,7 @@ WHOLE = Span(FIRST * HOUR_NS, (FIRST + 24 * DAYS) * HOUR_NS)
 # Hours in which anything happens: few, so that candidates meet seals; at the ends of days.
 BUSY = [FIRST, FIRST + 1, FIRST + 23, FIRST + 24, FIRST + 47]
 FIELDS = CallKey._fields
+NAMESPACES, SERVICES = ["", "a"], ["cowsay", "yolo"]
 
 
 class Revision(msgspec.Struct, kw_only=True):
@@ -89,6 +92,7 @@ class Model:
         bounds_ns: list[int],
         *,
         service: str | None = None,
+        only: Callable[[ServiceKey], bool] = lambda _: True,
         as_of_ns: int | None = None,
     ) -> CallSums:
         parts: SlottedLog = {}
@@ -105,6 +109,7 @@ class Model:
                             key: count
                             for key, count in log.tallies.items()
                             if service in (None, key.service)
+                            and only(ServiceKey(key.namespace, key.service))
                         }
                     ),
                 )
@@ -143,8 +148,8 @@ def _plain(tallies: Counter[CallKey]) -> Counter[Any]:
 
 call_keys = st.builds(
     CallKey,
-    namespace=st.sampled_from(["", "a"]),
-    service=st.sampled_from(["cowsay", "yolo"]),
+    namespace=st.sampled_from(NAMESPACES),
+    service=st.sampled_from(SERVICES),
     user=st.sampled_from(["", "ana"]),
     country=st.sampled_from(["", "ES", "Côte d'Ivoire"]),
     country_from=st.sampled_from(CountryFrom),
@@ -247,6 +252,9 @@ def in_periods(span: Span, by: list[Grouping], cuts: list[int]) -> tuple[list[Gr
     by=groupings,
     cuts=st.lists(edges, max_size=20),
     service=st.sampled_from([None, None, "cowsay", "nobody"]),
+    mine=st.frozensets(
+        st.builds(ServiceKey, st.sampled_from(NAMESPACES), st.sampled_from(SERVICES))
+    ),
 )
 async def test_sums_are_those_of_the_newest_revisions_now_and_as_of_any_instant(
     engine: str,
@@ -255,6 +263,7 @@ async def test_sums_are_those_of_the_newest_revisions_now_and_as_of_any_instant(
     by: list[Grouping],
     cuts: list[int],
     service: str | None,
+    mine: frozenset[ServiceKey],
 ) -> None:
     model, now_ns = Model(), NOW_NS
     with tempfile.TemporaryDirectory() as folder:
@@ -284,7 +293,21 @@ async def test_sums_are_those_of_the_newest_revisions_now_and_as_of_any_instant(
         assert await sums_of(store, span, by, [], service=service) == model.sums(
             span, by, [], service=service
         )
+        parts: list[Callable[[ServiceKey], bool]] = [
+            lambda key: key in mine,
+            lambda key: key not in mine,
+        ]
+        added: dict[Grouping, Counter[Any]] = {grouping: Counter() for grouping in grouped}
+        for part in parts:
+            sums = await sums_of(store, span, grouped, bounds_ns, service=service, only=part)
+            assert sums == model.sums(span, grouped, bounds_ns, service=service, only=part)
+            for grouping, counts in sums.groups.items():
+                added[grouping] += counts
+        assert added == expected.groups
         for instant_ns in {*instants, NOW_NS - 1}:
+            for part in parts:
+                then = await sums_of(store, span, by, [], as_of_ns=instant_ns, only=part)
+                assert then == model.sums(span, by, [], as_of_ns=instant_ns, only=part)
             then = await sums_of(store, span, by, [], as_of_ns=instant_ns)
             assert then == model.sums(span, by, [], as_of_ns=instant_ns)
         await store.aclose()

@@ -9,15 +9,23 @@ import threading
 from pathlib import Path
 
 import duckdb
+import msgspec
 import pytest
 
 from oscar_metrics.errors import LedgerError, LedgerHeld
-from oscar_metrics.facts import LogStream, ServiceKey, Usage
+from oscar_metrics.facts import (
+    Inventory,
+    LogStream,
+    NamespaceOwner,
+    Service,
+    ServiceKey,
+    Usage,
+)
 from oscar_metrics.findings import Level
 from oscar_metrics.ledger import duckdb_schema
 from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.duckdb_threads import Cursor, Threads
-from oscar_metrics.ledger.seals import SealKind
+from oscar_metrics.ledger.seals import Owned, Owns, SealKind
 from tests.ledger.stores import FIRST, NOW_NS, ROWS_MAX, executions, hours, roll_up_all, total
 
 VERSIONS = Path(__file__).with_name("versions")
@@ -56,6 +64,9 @@ async def test_a_file_of_every_version_answers_the_same(version: int, tmp_path: 
     found = await store.inventory(as_of_ns=NOW_NS + 3)
     assert found is not None
     assert found[0].services[0].owner == "bo"
+    assert await store.owned() == Owned(
+        owners=frozenset({Owns("oscar-svc", "yolo", "bo")}), since_ns=HOUR.start_ns
+    )
     assert {one.level for one in await store.verify(lambda *_: None)} == {Level.OK}
     await store.seal([executions(FIRST + 24)], now_ns=NOW_NS + 9)
     assert await roll_up_all(store) == 1
@@ -74,6 +85,35 @@ def test_a_file_of_every_version_becomes_one_of_the_newest(version: int, tmp_pat
 
     old = made(tmp_path / "old.duckdb", (VERSIONS / f"{version}.sql").read_text())
     assert columns(old) == columns(tmp_path / "new.duckdb")
+
+
+def test_version_2_knows_the_owners_in_every_inventory_that_can_be_read() -> None:
+    def listed(owner: str) -> str:
+        services = (
+            Service(namespace="oscar-svc", name="cowsay", owner=owner),
+            Service(namespace="oscar-svc", name="unread"),
+            Service(namespace="oscar-svc", name="", owner="nobody's"),
+        )
+        owners = (NamespaceOwner(namespace="oscar-svc-ana", owner=owner),)
+        return msgspec.json.encode(Inventory(services=services, owners=owners)).decode()
+
+    odd = 'O\'Brien "x" \\ \n Ωμέγα\x00end'
+    with duckdb.connect() as connection:
+        duckdb_schema.MIGRATIONS[0](connection)
+        connection.execute("INSERT INTO ledger VALUES (1, '')")
+        for number, facts in enumerate(
+            ['{"services', listed("ana"), "{}", listed("ana"), listed(odd)]
+        ):
+            connection.execute("INSERT INTO inventories VALUES (?, '', ?)", [number, facts])
+        duckdb_schema.migrate(connection)
+        found = connection.execute("FROM owned ORDER BY ALL").fetchall()
+    assert found == sorted(
+        [
+            ("oscar-svc", "unread", ""),
+            *(("oscar-svc", "cowsay", owner) for owner in ("ana", odd)),
+            *(("oscar-svc-ana", "", owner) for owner in ("ana", odd)),
+        ]
+    )
 
 
 def test_the_file_of_a_version_is_of_that_version() -> None:
