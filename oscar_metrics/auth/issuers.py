@@ -52,7 +52,7 @@ class Issuer:
         self.url = url
         self._settings = settings
         self._now = now
-        self._upstream = _Upstream(
+        self._upstream = Upstream(
             url,
             url,
             limits=settings.limits,
@@ -195,13 +195,6 @@ class Issuer:
             refusals = (Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.REFUSED)
             return None if exc.reason in refusals else exc.reason
         return Reason.BAD_ANSWER
-
-
-class _Upstream(Upstream):
-    async def _error_text(self, response: httpx.Response) -> str:
-        # It may quote the token it was sent, and what it says goes to the log.
-        del response
-        return ""
 
 
 def endpoints_of(document: Mapping[str, Any], issuer: str) -> Endpoints | str:

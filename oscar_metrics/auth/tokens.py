@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from msgspec import UNSET, UnsetType
 
@@ -179,6 +179,9 @@ _HEADER = msgspec.json.Decoder(_Header)
 _CLAIMS = msgspec.json.Decoder(_Claims)
 
 
+_KINDS: Mapping[str, type[Key]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+
+
 def _decode(part: bytes) -> bytes:
     """Base64url without padding, in the one way it may be written; raises ValueError."""
     decoded = base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))
@@ -191,12 +194,12 @@ def _key(jwk: Any) -> Key | None:
     if not isinstance(jwk, Mapping) or jwk.get("use", "sig") != "sig":
         return None
     try:
-        if jwk.get("kty") == "RSA" and _bits(jwk["n"]) < _FEWEST_RSA_BITS:
+        kind = _KINDS[jwk["kty"]]
+        if kind is RSAKey and _bits(jwk["n"]) < _FEWEST_RSA_BITS:
             return None
-        key = JWKRegistry.import_key(dict(jwk))
+        return kind.import_key(dict(jwk))
     except (JoseError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return key if isinstance(key, RSAKey | ECKey | OKPKey) else None
 
 
 def _bits(number: str) -> int:
