@@ -50,18 +50,20 @@ class Admitted:
         self._privacy = privacy
         self._mode = mode
         self._ownership: Ownership | None = None
-        # Whose services are seen, as the ledger knows them; blank for everyone's.
+        # Whose services are seen, as the ledger knows them, where it is not everyone's.
         self._user = ""
 
     @property
     def sees_everything(self) -> bool:
         """Whether there is nothing to leave out."""
-        return not self._user
+        return self.viewer.caller.administrator and not self.viewer.owner
 
     def scope(self, span: Span) -> Scope | None:
-        """What is seen over a span; None for everything."""
-        if self._ownership is None or self.sees_everything:
+        """What is seen over a span; None for everything. Raises ValueError before `decide`."""
+        if self.sees_everything:
             return None
+        if self._ownership is None:
+            raise ValueError("what they see has not been decided")
         caller = self.viewer.caller
         looks_around = self._mode is ScopeMode.VISIBLE and not caller.administrator
         return Scope(
@@ -90,9 +92,9 @@ class Admitted:
 
         To be called once.
         """
-        caller, owner = self.viewer.caller, self.viewer.owner
-        if caller.administrator and not owner:
+        if self.sees_everything:
             return
+        caller, owner = self.viewer.caller, self.viewer.owner
         ownership = await self.ownership()
         if not caller.administrator:
             self._user = await self._as_known(caller.user)

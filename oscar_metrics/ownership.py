@@ -109,7 +109,9 @@ class Ownership:
             return self._of_any(self.namesakes(key.service), or_unrecorded=bool(key.service))
         by_namespace = self._of_namespace.get(placed.namespace, set())
         within = self._within.get(placed.namespace, set())
-        if len(by_namespace) == 1 and within <= by_namespace and CLUSTER_ADMIN not in by_namespace:
+        one_owner = len(by_namespace) == 1 and within <= by_namespace
+        # Of an inventory that was cut short another's services may be missing.
+        if one_owner and self.inventory.whole and CLUSTER_ADMIN not in by_namespace:
             return Whose(owner=next(iter(by_namespace)))
         if by_service := self._of_service.get(placed, set()):
             if len(by_service) == 1:
