@@ -123,10 +123,10 @@ class Asking:
 
         async def stored(plan: Plan) -> Outcome[UsageByPeriod]:
             outcome = await self._from_ledger(lambda ledger: ledger.usage(plan, service=service))
-            return self._sight.usage(outcome)
+            return self._sight.usage(outcome, service)
 
         async def live(span: Span) -> Outcome[UsageByPeriod]:
-            return self._sight.usage(await self._live_usage(span, known))
+            return self._sight.usage(await self._live_usage(span, known), service)
 
         outcome = await self._joined(made, sealed, stored, live, add_usage, any_usage)
         return self._noted(methods_differ(outcome))

@@ -74,12 +74,15 @@ class Sight:
                 return outcome
         return self._together(own, _facts(others), _facts(doubtful), groupings)
 
-    def usage(self, outcome: Outcome[UsageByPeriod]) -> Outcome[UsageByPeriod]:
-        """The usage of services that are seen."""
+    def usage(
+        self, outcome: Outcome[UsageByPeriod], service: str | None = None
+    ) -> Outcome[UsageByPeriod]:
+        """The usage of services that are seen, of one service name or of all."""
         if self._scope is None or isinstance(outcome, Unavailable):
             return outcome
-        seen = {period: self._seen(usage) for period, usage in outcome.facts.items()}
-        doubtful = any(self._may_lack(usage) for usage in outcome.facts.values())
+        wanted = {period: _of_service(usage, service) for period, usage in outcome.facts.items()}
+        seen = {period: self._seen(usage) for period, usage in wanted.items()}
+        doubtful = any(self._may_lack(usage) for usage in wanted.values())
         return with_doubts(with_facts(outcome, seen), [WITHHELD] * doubtful)
 
     def _together(
@@ -119,14 +122,7 @@ class Sight:
         return msgspec.structs.replace(log, tallies=tallies)
 
     def _seen(self, usage: Usage) -> Usage:
-        def kept(seconds: dict[ServiceKey, float] | None) -> dict[ServiceKey, float] | None:
-            if seconds is None:
-                return None
-            return {k: v for k, v in seconds.items() if self._access(k) in _SEEN}
-
-        return msgspec.structs.replace(
-            usage, cpu_seconds=kept(usage.cpu_seconds), gpu_seconds=kept(usage.gpu_seconds)
-        )
+        return _kept(usage, lambda key: self._access(key) in _SEEN)
 
     def _may_lack(self, usage: Usage) -> bool:
         measures = (usage.cpu_seconds or {}, usage.gpu_seconds or {})
@@ -141,6 +137,21 @@ class Sight:
 
 
 _SEEN = (Access.OWN, Access.VISIBLE)
+
+
+def _of_service(usage: Usage, service: str | None) -> Usage:
+    return usage if service is None else _kept(usage, lambda key: key.service == service)
+
+
+def _kept(usage: Usage, only: Only) -> Usage:
+    def kept(seconds: dict[ServiceKey, float] | None) -> dict[ServiceKey, float] | None:
+        if seconds is None:
+            return None
+        return {key: value for key, value in seconds.items() if only(key)}
+
+    return msgspec.structs.replace(
+        usage, cpu_seconds=kept(usage.cpu_seconds), gpu_seconds=kept(usage.gpu_seconds)
+    )
 
 
 def _with_hidden_users(sums: CallSums) -> CallSums:
