@@ -20,7 +20,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 
-servers: $(VENV)/.test ## build the real servers the tests start (needs Go; cached by version)
+servers: $(VENV)/.test ## build the real servers the tests start (needs Go, Maven, Java; cached by version)
 	$(BIN)/python -m tests.servers build
 
 unit: $(VENV)/.test

@@ -17,7 +17,6 @@ from tests.servers.process import Process, ServerError, free_port
 
 _ADMIN = "admin"
 _ADMIN_PASSWORD = "only for a test"
-_KEY_PROVIDER = "org.keycloak.keys.KeyProvider"
 _START_TIMEOUT_SECONDS = 180
 
 # Compiled once and lightly: most of its life is starting, with the memory of a small machine.
@@ -118,17 +117,13 @@ class Keycloak:
         """
         path = f"/admin/realms/{realm}/components"
         parent = self._administer("GET", f"/admin/realms/{realm}")["id"]
-        providers = self._administer("GET", path, params={"type": _KEY_PROVIDER})
-        older = [provider for provider in providers if provider["providerId"] == "rsa-generated"]
+        providers = self._administer("GET", path, params={"type": realms.KEY_PROVIDER})
+        older = [provider for provider in providers if provider["providerId"] == "rsa"]
         priority = max(int(provider["config"]["priority"][0]) for provider in older) + 1
-        new = {
-            "name": f"rsa-{priority}",
-            "parentId": parent,
-            "providerId": "rsa-generated",
-            "providerType": _KEY_PROVIDER,
-            "config": {"priority": [str(priority)]},
-        }
-        self._administer("POST", path, json=new)
+        new = realms.rsa_key("rsa", priority=priority)
+        self._administer(
+            "POST", path, json={**new, "parentId": parent, "providerType": realms.KEY_PROVIDER}
+        )
         if retire:
             for provider in older:
                 self._administer("DELETE", f"{path}/{provider['id']}")

@@ -42,10 +42,12 @@ class MavenZip(Server):
         remedy = "install them from your distribution, then run make test again"
         if shutil.which("mvn") is None:
             raise BuildError(f"{advice}, and there is no `mvn` here: {remedy}.")
+        home = os.environ.get("JAVA_HOME")
+        java = str(Path(home, "bin/java")) if home else "java"  # as the programs choose it
         try:
-            told = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False)
+            told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
         except FileNotFoundError:
-            raise BuildError(f"{advice}, and there is no `java` here: {remedy}.") from None
+            raise BuildError(f"{advice}, and there is no `{java}` here: {remedy}.") from None
         version = re.search(r'version "(\d+)', told.stderr)
         if version is None or int(version.group(1)) < _JAVA_NEEDED:
             raise BuildError(f"{advice}: {remedy}.\n{told.stderr.strip()}")
@@ -64,22 +66,23 @@ class MavenZip(Server):
         return folder
 
     def _fetch(self, work_directory: Path) -> Path:
-        group_and_name = f"{self.artifact}:{self.version}:zip"
+        repository = work_directory / "maven"
         command = [
             "mvn",
             "--batch-mode",
             "--no-transfer-progress",
             _COPY,
-            f"-Dartifact={group_and_name}",
+            f"-Dartifact={self.artifact}:{self.version}:zip",
             f"-DoutputDirectory={work_directory}",
-            f"-Dmaven.repo.local={work_directory / 'maven'}",
+            f"-Dmaven.repo.local={repository}",
         ]
-        self.run(command, work_directory, environment={**os.environ, "MAVEN_SKIP_RC": "true"})
+        self.run(command, work_directory)
         archive = work_directory / f"{self.artifact.rpartition(':')[2]}-{self.version}.zip"
         with archive.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         if digest != self.sha256:
             archive.unlink()
+            shutil.rmtree(repository, ignore_errors=True)  # else the next attempt finds it there
             raise BuildError(
                 f"{self.title} came as something else than what is pinned:"
                 f" SHA-256 {digest}, not {self.sha256}"

@@ -20,6 +20,7 @@ def build(cache: Path, path: Path, **environment: str) -> subprocess.CompletedPr
             **os.environ,
             "OSCAR_METRICS_CACHE_DIR": str(cache),
             "PATH": str(path),
+            "JAVA_HOME": "",
             **environment,
         },
         capture_output=True,
@@ -95,6 +96,21 @@ def test_a_build_that_fails_shows_why_and_leaves_nothing_that_looks_finished(
     assert "out of disk" in done.stderr
     assert (tmp_path / "servers/unfinished/loki").read_text() == "half\n"
     assert not (tmp_path / "servers/loki-3.7.8").exists()
+
+
+def test_an_archive_that_is_not_the_one_pinned_is_not_unpacked(tmp_path: Path) -> None:
+    for server in SERVERS.values():
+        if server.name != "keycloak":
+            write_program(tmp_path / "servers" / server.program, "exit 1")
+    archive = tmp_path / "servers/unfinished/keycloak-quarkus-dist-26.0.7.zip"
+    write_tools(tmp_path / "bin", maven=f"echo something else > {archive}")
+
+    done = build(tmp_path, tmp_path / "bin")
+
+    assert done.returncode == 1
+    assert "keycloak 26.0.7 came as something else than what is pinned" in done.stderr
+    assert not archive.exists()
+    assert not (tmp_path / "servers/keycloak-26.0.7").exists()
 
 
 def test_a_shells_go_settings_do_not_reach_the_build(tmp_path: Path) -> None:
