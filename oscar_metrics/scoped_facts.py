@@ -42,14 +42,14 @@ class Sight:
             return outcome
         if not self._scope.whole:
             outcome = with_doubts(outcome, [NOT_ALL_KNOWN])
-        return discreet(outcome) if self._scope.discreet else outcome
+        return self._discreet(outcome)
 
     def calls(
         self, log: Outcome[Any], groupings: Collection[Grouping], service: str | None = None
     ) -> Outcome[CallSums]:
         """The sums of a CallLog or a SlottedLog, of one service name or of all."""
         if isinstance(log, Unavailable):
-            return log
+            return self._discreet(log)
         own = with_facts(log, self._sums(log.facts, groupings, Access.OWN, service))
         if self._scope is None:
             return own
@@ -71,7 +71,7 @@ class Sight:
         doubtful = await read([()], scope.only(Access.DOUBT))
         for outcome in (own, others, doubtful):
             if isinstance(outcome, Unavailable):
-                return outcome
+                return self._discreet(outcome)
         return self._together(own, _facts(others), _facts(doubtful), groupings)
 
     def usage(
@@ -79,11 +79,18 @@ class Sight:
     ) -> Outcome[UsageByPeriod]:
         """The usage of services that are seen, of one service name or of all."""
         if self._scope is None or isinstance(outcome, Unavailable):
-            return outcome
+            return self._discreet(outcome)
         wanted = {period: _of_service(usage, service) for period, usage in outcome.facts.items()}
         seen = {period: self._seen(usage) for period, usage in wanted.items()}
         doubtful = any(self._may_lack(usage) for usage in wanted.values())
-        return with_doubts(with_facts(outcome, seen), [WITHHELD] * doubtful)
+        return self._discreet(with_doubts(with_facts(outcome, seen), [WITHHELD] * doubtful))
+
+    def _discreet(self, outcome: Outcome[F]) -> Outcome[F]:
+        # Of every stretch before they are joined: only so many sentences of a range are kept,
+        # and what others' stretches have to say must not take the place of what is withheld.
+        if self._scope is None or not self._scope.discreet:
+            return outcome
+        return discreet(outcome)
 
     def _together(
         self,
@@ -98,7 +105,7 @@ class Sight:
             both = together([own.facts, _with_hidden_users(others)], groupings)
             own = with_facts(own, both)
         withheld = doubtful is not None and any(doubtful.groups.values())
-        return with_doubts(own, [WITHHELD] * withheld)
+        return self._discreet(with_doubts(own, [WITHHELD] * withheld))
 
     def _sums(
         self, log: Any, groupings: Collection[Grouping], access: Access, service: str | None
