@@ -1,7 +1,7 @@
 """`make lab`: the real servers, filled with the sample, and ours before them, to play with.
 
 Loki and the cluster hold January 2026 as `examples/` has it; Prometheus holds the CPU of
-some containers over the last day.
+some containers over the last day; Keycloak has the users of `tests/servers/realms.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pathlib import Path
 from oscar_metrics.timerange import SECOND_NS
 from tests.corpus import platform, sample
 from tests.corpus.origins import loki_streams, pod_logs
+from tests.servers import realms
 from tests.servers.build import require
+from tests.servers.keycloak import Keycloak
 from tests.servers.kubernetes import KubeCluster
 from tests.servers.loki import Loki
 from tests.servers.prometheus import Prometheus
@@ -27,10 +29,25 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 USERNAME, PASSWORD = "admin", "lab"
 
+_HINTS = """
+Try: oscar-metrics check
+     oscar-metrics report summary --start 2026-01-01T00:00:00Z --end 2026-01-31T23:59:59Z
+
+As jane, who owns services of the sample (carol is an administrator, dave is not let in):
+
+  TOKEN=$(curl -s {issuer}/protocol/openid-connect/token -d grant_type=password -d scope=openid \\
+    -d client_id=oscar -d username=jane --data-urlencode password={password} |
+    sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
+  curl -H "Authorization: Bearer $TOKEN" \\
+    'http://127.0.0.1:{port}/system/metrics/summary?start=2026-01-01T00:00:00Z&end=2026-01-31T23:59:59Z'
+
+Ctrl-C ends everything.
+"""
+
 
 def main() -> int:
     """Run the lab until it is interrupted."""
-    for server in ("loki", "prometheus", "etcd", "kube-apiserver", "kwok"):
+    for server in ("loki", "prometheus", "etcd", "kube-apiserver", "kwok", "keycloak"):
         require(server)
     with tempfile.TemporaryDirectory(prefix="oscar-metrics-lab-") as folder:
         directory = Path(folder)
@@ -38,11 +55,12 @@ def main() -> int:
             Loki.start(_folder(directory, "loki")) as loki,
             Prometheus.start(_folder(directory, "prometheus")) as prometheus,
             KubeCluster.start(_folder(directory, "kubernetes")) as cluster,
+            Keycloak.start(_folder(directory, "keycloak")) as keycloak,
         ):
             _fill_loki(loki)
             _fill_cluster(cluster)
             _fill_prometheus(prometheus)
-            return _serve(directory / "ledger.duckdb", loki, prometheus, cluster)
+            return _serve(directory / "ledger.duckdb", loki, prometheus, cluster, keycloak)
 
 
 def _folder(directory: Path, name: str) -> Path:
@@ -107,7 +125,9 @@ def _fill_prometheus(prometheus: Prometheus) -> None:
         )
 
 
-def _serve(ledger: Path, loki: Loki, prometheus: Prometheus, cluster: KubeCluster) -> int:
+def _serve(
+    ledger: Path, loki: Loki, prometheus: Prometheus, cluster: KubeCluster, keycloak: Keycloak
+) -> int:
     port = os.environ.get("PORT", "8080")
     settings = {
         "OSCAR_USERNAME": USERNAME,
@@ -120,15 +140,18 @@ def _serve(ledger: Path, loki: Loki, prometheus: Prometheus, cluster: KubeCluste
         "OSCAR_METRICS_ROSTER": str(EXAMPLES / "roster.csv"),
         "INGRESS_HOST": platform.BASE_HOST,
         "OSCAR_METRICS_LEDGER": str(ledger),
+        "OIDC_ENABLE": "true",
+        "OIDC_ISSUERS": keycloak.issuer("egi"),
+        "OIDC_GROUPS": "vo.example.eu",
+        "USERS_ADMIN": keycloak.subject("egi", "carol"),
     }
     print("\nThe lab is up. The same settings for a shell of your own:\n")
     for name, value in settings.items():
         print(f"  export {name}={shlex.quote(value)}")
-    print(
-        "\nTry: oscar-metrics check; oscar-metrics report summary"
-        " --start 2026-01-01T00:00:00Z --end 2026-01-31T23:59:59Z\nCtrl-C ends everything.\n",
-        flush=True,
+    hints = _HINTS.format(
+        password=shlex.quote(realms.PASSWORD), issuer=keycloak.issuer("egi"), port=port
     )
+    print(hints, flush=True)
     environment = {"PATH": os.environ.get("PATH", ""), **settings}
     server = subprocess.Popen([sys.executable, "-m", "oscar_metrics", "serve"], env=environment)
     try:
