@@ -310,8 +310,9 @@ def map_httpx_errors(name: str) -> Iterator[None]:
     except httpx.LocalProtocolError:
         # Its text quotes the header it will not send, which may be a credential.
         raise UpstreamError(name, Reason.BAD_ANSWER, "a header cannot be sent") from None
-    except httpx.HTTPError as exc:
-        # In TLS 1.3 a server refuses our certificate only after we think that we are connected.
+    except (httpx.HTTPError, OSError) as exc:
+        # In TLS 1.3 a server refuses our certificate only after we think that we are connected,
+        # and httpx lets an ssl.SSLError of then pass as it is.
         reason = Reason.TLS if _is_tls(exc) else Reason.CONNECT
         raise UpstreamError(name, reason, _shorten(str(exc) or type(exc).__name__)) from exc
 

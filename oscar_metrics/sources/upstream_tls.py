@@ -73,29 +73,34 @@ class Tls:
 
     def _show_certificate(self, context: ssl.SSLContext) -> None:
         settings = self._settings
-        names = {f"{self._prefix}_CERTIFICATE_FILE": settings.certificate_file}
+        certificate, key = (f"{self._prefix}_{name}_FILE" for name in ("CERTIFICATE", "KEY"))
+        text_of(certificate, settings.certificate_file)
         if settings.key_file:
-            names[f"{self._prefix}_KEY_FILE"] = settings.key_file
-        for setting, file in names.items():
-            text_of(setting, file)
+            text_of(key, settings.key_file)
+        named = key if settings.key_file else certificate
         try:
             context.load_cert_chain(
                 settings.certificate_file, settings.key_file or None, password=_no_passphrase
             )
-        except (OSError, ValueError) as exc:
-            # An ssl.SSLError is an OSError; its reason is OpenSSL's word for it.
-            mismatch = getattr(exc, "reason", None) == "KEY_VALUES_MISMATCH"
-            setting, file = list(names.items())[-1 if mismatch else 0]
-            expected = (
-                "another certificate's key: expected the one that belongs to"
-                f" {settings.certificate_file}"
-                if mismatch
-                else "expected a certificate and, here or in the key's file, its key, in PEM form"
-                " and without a passphrase"
-            )
-            raise SettingsError(setting, f"{file}: {expected}") from None
+        except _Locked:
+            raise SettingsError(named, "the key has a passphrase: expected one without") from None
+        except ssl.SSLError as exc:
+            if exc.reason == "KEY_VALUES_MISMATCH":
+                expected = f"the key that belongs to the certificate in {certificate}"
+                raise SettingsError(named, f"expected {expected}") from None
+            raise SettingsError(
+                certificate,
+                f"expected a certificate, and in {named} its key, in PEM form",
+            ) from None
+        except OSError:
+            # Gone since it was looked at.
+            raise SettingsError(certificate, "cannot be read any more") from None
+
+
+class _Locked(Exception):
+    """A key has a passphrase."""
 
 
 def _no_passphrase() -> str:
     # Without this OpenSSL would ask for it at the terminal.
-    raise ValueError
+    raise _Locked

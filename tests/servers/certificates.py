@@ -1,9 +1,10 @@
-"""A certificate authority of one cluster, and the certificates and keys that its servers need."""
+"""Certificate authorities, and the certificates and keys that servers and clients need."""
 
 from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,51 +29,82 @@ class ClusterFiles:
 
 def write_certificates(directory: Path) -> ClusterFiles:
     """Write an authority and what it signed for 127.0.0.1 and localhost, good for two days."""
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    authority = _authority(authority_key)
-    key = ec.generate_private_key(ec.SECP256R1())
+    authority = Authority("test cluster authority")
+    certificate, key = authority.issue(directory, "server")
     files = ClusterFiles(
-        authority=directory / "ca.crt",
-        certificate=directory / "server.crt",
-        key=directory / "server.key",
+        authority=authority.write(directory / "ca.crt"),
+        certificate=certificate,
+        key=key,
         service_account_key=directory / "service-accounts.key",
     )
-    files.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    files.certificate.write_bytes(
-        _server(key, authority, authority_key).public_bytes(serialization.Encoding.PEM)
-    )
-    _write_key(files.key, key)
     _write_key(files.service_account_key, ec.generate_private_key(ec.SECP256R1()))
     return files
 
 
-def _authority(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test cluster authority")])
-    return (
-        _builder(name, name, key.public_key(), key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+class Authority:
+    """Who signs certificates; what it has signed is good for servers and clients alike."""
+
+    def __init__(self, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        subject = _name(name)
+        self._certificate = (
+            _builder(subject, subject, self._key.public_key(), self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(signs_certificates=True), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    def write(self, path: Path) -> Path:
+        """Write its own certificate, and return where."""
+        path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+        return path
+
+    def issue(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        hosts: Sequence[str] = ("localhost", "127.0.0.1"),
+        expired: bool = False,
+    ) -> tuple[Path, Path]:
+        """Write `<name>.crt`, for these hosts and addresses, and `<name>.key`; return both."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _builder(
+                _name(name),
+                self._certificate.subject,
+                key.public_key(),
+                self._key.public_key(),
+                expired=expired,
+            )
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage(
+                    [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+                ),
+                critical=False,
+            )
+            .add_extension(
+                x509.SubjectAlternativeName([_alternative(host) for host in hosts]), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        files = directory / f"{name}.crt", directory / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        _write_key(files[1], key)
+        return files
 
 
-def _server(
-    key: ec.EllipticCurvePrivateKey,
-    authority: x509.Certificate,
-    authority_key: ec.EllipticCurvePrivateKey,
-) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    addresses = x509.SubjectAlternativeName(
-        [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    )
-    return (
-        _builder(name, authority.subject, key.public_key(), authority_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(addresses, critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _builder(
@@ -80,8 +112,10 @@ def _builder(
     issuer: x509.Name,
     subject_key: ec.EllipticCurvePublicKey,
     issuer_key: ec.EllipticCurvePublicKey,
+    *,
+    expired: bool = False,
 ) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
+    now = dt.datetime.now(dt.UTC) - (2 * _VALID if expired else dt.timedelta())
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
