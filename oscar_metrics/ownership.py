@@ -50,16 +50,16 @@ class Ownership:
         recorded: Collection[ServiceKey] = (),
         known_as: Mapping[str, str] | None = None,
     ) -> None:
-        names = known_as or {}
+        self._names = known_as or {}
         self.inventory = inventory
         self._since_ns = None if past is None else past.since_ns
         self._of_namespace: defaultdict[str, set[str]] = defaultdict(set)
         self._of_service: defaultdict[ServiceKey, set[str]] = defaultdict(set)
         for owns in inventory.owners:
-            self._of_namespace[owns.namespace].add(names.get(owns.owner, owns.owner))
+            self._of_namespace[owns.namespace].add(self.known_as(owns.owner))
         for service in inventory.services:
-            owner = names.get(service.owner, service.owner)
-            self._of_service[ServiceKey(service.namespace, service.name)].add(owner)
+            key = ServiceKey(service.namespace, service.name)
+            self._of_service[key].add(self.known_as(service.owner))
         for namespace, name, owner in () if past is None else past.owners:
             if name:
                 self._of_service[ServiceKey(namespace, name)].add(owner)
@@ -81,6 +81,14 @@ class Ownership:
         """Everyone who owns, or owned, a namespace or a service."""
         everyone = (*self._of_namespace.values(), *self._of_service.values())
         return frozenset({CLUSTER_ADMIN}.union(*everyone))
+
+    def known_as(self, owner: str) -> str:
+        """An owner named by the cluster as the past knows them."""
+        return self._names.get(owner, owner)
+
+    def was_of(self, key: ServiceKey, user: str) -> bool:
+        """Whether a service is, or was, known as a user's, if perhaps not theirs alone."""
+        return user in self._of_service.get(key, ())
 
     def known_throughout(self, span: Span) -> bool:
         """Whether inventories go back to the beginning of a span."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from oscar_metrics.auth.caller import Caller
-from oscar_metrics.facts import Inventory, ServiceKey
+from oscar_metrics.facts import Inventory, Service, ServiceKey
 from oscar_metrics.ownership import Ownership
 from oscar_metrics.timerange import Span
 
@@ -97,29 +97,41 @@ class Scope:
         return bool(self._others)
 
     def has_service(self, service: str) -> bool:
-        """Whether a service of this name is known to exist, or to have existed, in the scope."""
-        seen = (Access.OWN, Access.VISIBLE)
-        return any(self.of(key) in seen for key in self._ownership.namesakes(service))
+        """Whether a service of this name is known to exist, or to have existed, in the scope.
+
+        Also one whose numbers are withheld, since two had it one after the other.
+        """
+        return any(
+            self.of(key) in _SEEN or key in self._others or self._ownership.was_of(key, self._user)
+            for key in self._ownership.namesakes(service)
+        )
 
     def inventory(self, inventory: Inventory) -> Inventory:
-        """What of an inventory is seen."""
-        seen = (Access.OWN, Access.VISIBLE)
+        """What of an inventory is seen: also services whose numbers are withheld."""
         return Inventory(
-            services=tuple(
-                service
-                for service in inventory.services
-                if self.of(ServiceKey(service.namespace, service.name)) in seen
-            ),
-            cut=inventory.cut,
+            services=tuple(filter(self._is_seen, inventory.services)), cut=inventory.cut
         )
+
+    def _is_seen(self, service: Service) -> bool:
+        key = ServiceKey(service.namespace, service.name)
+        is_theirs = self._ownership.known_as(service.owner) == self._user
+        return is_theirs or key in self._others or self.of(key) in _SEEN
 
     def _decide(self, key: ServiceKey) -> Access:
         whose = self._ownership.whose(key)
         if whose.owner == self._user:
             return Access.OWN
-        if whose.owner and self._ownership.placed(key) in self._others:
+        if not self._others.isdisjoint(self._may_be(key)):
             # Of two owners one after the other only one has opened it.
-            return Access.VISIBLE
+            return Access.VISIBLE if whose.owner else Access.DOUBT
         if self._user in whose.perhaps or (whose.unrecorded and not self._throughout):
             return Access.DOUBT
         return Access.FOREIGN
+
+    def _may_be(self, key: ServiceKey) -> list[ServiceKey]:
+        """The services that the facts of a key may be of."""
+        placed = self._ownership.placed(key)
+        return self._ownership.namesakes(key.service) if placed is None else [placed]
+
+
+_SEEN = (Access.OWN, Access.VISIBLE)
