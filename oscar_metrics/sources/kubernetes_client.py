@@ -29,6 +29,7 @@ from oscar_metrics.sources.kubernetes_errors import (
     map_kubernetes_errors,
     shorten,
 )
+from oscar_metrics.sources.upstream_credentials import secrets_in, without_secrets
 from oscar_metrics.telemetry import Telemetry
 
 Item = TypeVar("Item")
@@ -215,7 +216,8 @@ class KubernetesClient:
             api = await self._open()
             response = await self._send_as_now(api, method, path, params, body, streamed=streamed)
             if response.status == 401:
-                # Credentials of a kubeconfig's command run out; in a pod they are read anew.
+                # Credentials of a kubeconfig's command run out, and files are replaced; the token
+                # of a pod is read again every minute (by the package) and here at once.
                 response.close()
                 await load_credentials(self._settings.config, api.configuration)
                 response = await self._send_as_now(
@@ -228,7 +230,11 @@ class KubernetesClient:
                     text = await response.content.read(_ERROR_TEXT_BYTES)
                 finally:
                     response.close()
-                raise StatusError(response.status, text, response.headers)
+                refusal = StatusError(response.status, text, response.headers)
+                # A proxy's page may repeat what it was sent.
+                secrets = secrets_in(response.request_info.headers)
+                refusal.detail = without_secrets(refusal.detail, secrets)
+                raise refusal
             return response
 
     async def _send_as_now(

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from kubernetes.aio.config import incluster_config
 from structlog.testing import capture_logs
 
 from oscar_metrics.facts import Inventory, NamespaceOwner, Service, ServiceKey
@@ -89,7 +90,7 @@ def namespace(name: str, owner: str) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def asking(kubeconfig: Path, **limits: Any) -> AsyncIterator[KubernetesInventory]:
+async def asking(kubeconfig: Path | str, **limits: Any) -> AsyncIterator[KubernetesInventory]:
     settings = KubernetesSettings(config=str(kubeconfig), attempts=1, timeout_seconds=5, **limits)
     client = KubernetesClient(settings, Telemetry())
     try:
@@ -313,6 +314,24 @@ async def test_credentials_of_a_command_are_renewed_when_they_run_out(
     async with asking(kubeconfig) as inventory:
         assert isinstance(await inventory.read(now_ns=NOW_NS, deadline=None), Unavailable)
         token.write_text(cluster.user_token)
+        assert isinstance(await inventory.read(now_ns=NOW_NS, deadline=None), Ok)
+
+
+async def test_a_pods_own_token_is_read_again(
+    cluster: KubeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("0" * 32)
+    # Where every pod has its token, no test may write.
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(cluster.ca_file))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", cluster.url.rpartition(":")[2])
+    async with asking("") as inventory:
+        assert isinstance(await inventory.read(now_ns=NOW_NS, deadline=None), Unavailable)
+        token.write_text(cluster.user_token)
+        assert isinstance(await inventory.read(now_ns=NOW_NS, deadline=None), Ok)
+        token.unlink()
         assert isinstance(await inventory.read(now_ns=NOW_NS, deadline=None), Ok)
 
 

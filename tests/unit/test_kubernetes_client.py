@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.outcome import Ok, Unavailable
@@ -183,6 +184,16 @@ async def test_a_refusal_is_final_and_counted_by_its_reason(tmp_path: Path) -> N
 
     assert caught.value.reason is Reason.FORBIDDEN
     assert counted(telemetry) == {"forbidden": 1.0}
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "500 No", "502 Bad Gateway"])
+async def test_a_page_that_repeats_our_token_is_not_logged(status: str, tmp_path: Path) -> None:
+    echo = reply(b"you sent: Authorization: Bearer 5ec2e7", status)
+    async with client_of(lambda _: echo, tmp_path) as (client, _):
+        with capture_logs() as logged, pytest.raises(UpstreamError) as caught:
+            await client.get("/version", {}, msgspec.json.Decoder(dict[str, str]))
+    assert status[:3] in caught.value.detail
+    assert "5ec2e7" not in f"{caught.value.detail} {logged}"
 
 
 async def test_a_deadline_ends_the_call_and_its_connection(tmp_path: Path) -> None:
