@@ -12,12 +12,12 @@ from typing import TypeVar
 
 import msgspec
 
-from oscar_metrics import groupings, reports, wire
+from oscar_metrics import figures, groupings, owner_reports, reports, wire
 from oscar_metrics.admission import Admitted
 from oscar_metrics.asking import Asking, bounds_ns
-from oscar_metrics.completeness import sentence
+from oscar_metrics.completeness import private, sentence
 from oscar_metrics.errors import Forbidden
-from oscar_metrics.facts import LogStream, ServiceCount, Usage
+from oscar_metrics.facts import Inventory, LogStream, ServiceCount, Usage
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.groupings import Needs
 from oscar_metrics.ledger.holder import LedgerHolder
@@ -25,6 +25,7 @@ from oscar_metrics.ledger.reading import LedgerReading
 from oscar_metrics.ledger.seals import Restated
 from oscar_metrics.live import NO_CLUSTER, NO_LOGS, NO_USAGE, Live
 from oscar_metrics.outcome import Outcome, Unavailable, with_facts
+from oscar_metrics.ownership import Ownership
 from oscar_metrics.privacy import Privacy
 from oscar_metrics.reports import Calls
 from oscar_metrics.scope import ScopeMode, Viewer
@@ -38,14 +39,7 @@ from oscar_metrics.wire import GroupBy, Metric, SourceName, SourceState
 
 T = TypeVar("T")
 _SHOW_EVERYTHING = Privacy()
-_Report = TypeVar(
-    "_Report",
-    wire.Summary,
-    wire.ServiceBreakdown,
-    wire.UserBreakdown,
-    wire.CountryBreakdown,
-    wire.Value,
-)
+_Report = TypeVar("_Report", bound=wire.Summary | wire.Breakdown | wire.Value)
 
 
 class LastSaid(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,11 +102,12 @@ class Aggregator:
     async def summary(self, admitted: Admitted, asked: ReportRange) -> wire.Summary:
         """Totals over a range."""
         asking = self._begin(admitted, asked)
+        needs = groupings.of_summary(self.privacy)
         async with task_group() as group:
             inventory = group.create_task(asking.inventory())
             usage = group.create_task(asking.usage())
-            calls = group.create_task(self._calls(asking, groupings.SUMMARY))
-            restated = group.create_task(asking.restated(groupings.SUMMARY, usage=True))
+            calls = group.create_task(self._calls(asking, needs))
+            restated = group.create_task(asking.restated(needs, usage=True))
         report = await _built(
             asked,
             lambda: reports.summary(
@@ -121,6 +116,7 @@ class Aggregator:
                 inventory.result(),
                 _total(usage.result()),
                 calls.result(),
+                privacy=self.privacy,
                 usage_by_period=_by_period(usage.result()),
             ),
         )
@@ -136,44 +132,62 @@ class Aggregator:
         include_users: bool,
         include_usage: bool,
     ) -> wire.Breakdown:
-        """Rows per service, user or country; usage is for services only."""
+        """Rows per service, user, country or owner; usage is for services and owners only.
+
+        Raises Forbidden for owners where the viewer's caller is no administrator.
+        """
+        by_owner = group_by is GroupBy.OWNER
+        if by_owner and not admitted.viewer.caller.administrator:
+            raise Forbidden
         asking = self._begin(admitted, asked)
-        needs = groupings.BREAKDOWNS[group_by]
-        if group_by is not GroupBy.SERVICE:
-            calls = await self._calls(asking, needs)
-            restated = await asking.restated(needs, usage=False)
-            knows_ns = asking.knows_ns
-            if group_by is GroupBy.USER:
-                users = await _built(
-                    asked,
-                    lambda: reports.user_breakdown(asked, knows_ns, calls, group_by=group_by_text),
-                )
-                return self._said(users, restated)
-            countries = await _built(
-                asked,
-                lambda: reports.country_breakdown(asked, knows_ns, calls, group_by=group_by_text),
-            )
-            return self._said(countries, restated)
+        needs = groupings.of_breakdown(group_by, self.privacy)
+        with_usage = include_usage and group_by in (GroupBy.SERVICE, GroupBy.OWNER)
         async with task_group() as group:
-            both = group.create_task(self._calls(asking, needs))
-            if include_usage:
-                inventory = group.create_task(asking.inventory())
-                usage = group.create_task(asking.usage())
-            again = group.create_task(asking.restated(needs, usage=include_usage))
-        report = await _built(
-            asked,
-            lambda: reports.service_breakdown(
+            told = group.create_task(self._calls(asking, needs))
+            used = group.create_task(asking.usage()) if with_usage else None
+            whose = group.create_task(_whose(admitted, asking)) if by_owner else None
+            rests_on_it = with_usage and not by_owner
+            deployed = group.create_task(asking.inventory()) if rests_on_it else None
+            again = group.create_task(asking.restated(needs, usage=with_usage))
+        calls, knows_ns, privacy = told.result(), asking.knows_ns, self.privacy
+        usage = None if used is None else _total(used.result())
+        by_period = None if used is None else _by_period(used.result())
+
+        def made() -> wire.Breakdown:
+            if whose is not None:
+                inventory, ownership = whose.result()
+                return owner_reports.owner_breakdown(
+                    asked,
+                    knows_ns,
+                    calls,
+                    inventory,
+                    ownership,
+                    group_by=group_by_text,
+                    privacy=privacy,
+                    usage=usage,
+                    usage_by_period=by_period,
+                )
+            if group_by is GroupBy.USER:
+                return reports.user_breakdown(
+                    asked, knows_ns, calls, group_by=group_by_text, privacy=privacy
+                )
+            if group_by is GroupBy.COUNTRY:
+                return reports.country_breakdown(
+                    asked, knows_ns, calls, group_by=group_by_text, privacy=privacy
+                )
+            return reports.service_breakdown(
                 asked,
-                asking.knows_ns,
-                both.result(),
+                knows_ns,
+                calls,
                 group_by=group_by_text,
                 include_users=include_users,
-                inventory=inventory.result() if include_usage else None,
-                usage=_total(usage.result()) if include_usage else None,
-                usage_by_period=_by_period(usage.result()) if include_usage else None,
-            ),
-        )
-        return self._said(report, again.result())
+                privacy=privacy,
+                inventory=None if deployed is None else deployed.result(),
+                usage=usage,
+                usage_by_period=by_period,
+            )
+
+        return self._said(await _built(asked, made), again.result())
 
     async def value(
         self, admitted: Admitted, asked: ReportRange, service: str, metric: Metric
@@ -184,7 +198,7 @@ class Aggregator:
         """
         asking = self._begin(admitted, asked)
         await _refuse_unseen(admitted, asking, service)
-        source = reports.source_of(metric)
+        source = figures.source_of(metric)
         outcome: Outcome[Usage] | Outcome[ServiceCount]
         if source is SourceName.USAGE:
             outcome = _total(await asking.usage(service=service))
@@ -194,8 +208,8 @@ class Aggregator:
             users = metric is Metric.USERS_PER_SERVICE
             outcome = (await asking.counts(service, [stream], users=users))[stream]
             restated = await asking.restated([stream], usage=False)
-        figure = reports.service_metric(asked, asking.knows_ns, service, metric, outcome)
-        return self._said(reports.value(asked, service, figure), restated)
+        figure = self._figure(asking, asked, service, metric, outcome)
+        return self._said(figures.value(asked, service, figure), restated)
 
     async def service(
         self, admitted: Admitted, asked: ReportRange, service: str
@@ -207,25 +221,25 @@ class Aggregator:
             usage = group.create_task(asking.usage(service=service))
             counts = group.create_task(asking.counts(service, LogStream, users=True))
             restated = group.create_task(asking.restated(LogStream, usage=True))
-        figures = []
+        found = []
         for metric in wire.SERVICE_METRICS:
-            source = reports.source_of(metric)
+            source = figures.source_of(metric)
             outcome = (
                 _total(usage.result())
                 if source is SourceName.USAGE
                 else counts.result()[LogStream(source.value)]
             )
-            figure = reports.service_metric(asked, asking.knows_ns, service, metric, outcome)
+            figure = self._figure(asking, asked, service, metric, outcome)
             self._remember(figure.sources)
-            figures.append(figure)
-        report = reports.service_metrics(asked, service, figures)
+            found.append(figure)
+        report = figures.service_metrics(asked, service, found)
         again = restated.result()
         return report if again is None else reports.with_restated(report, again)
 
     async def owners(self, admitted: Admitted) -> Outcome[wire.Owners]:
         """Whom an administrator may filter by: who owns, or owned, a namespace or a service."""
-        everyone = reports.owners(await admitted.ownership())
-        return with_facts(await admitted.live.inventory(), everyone)
+        everyone = owner_reports.owners(await admitted.ownership(), self.privacy)
+        return private(with_facts(await admitted.live.inventory(), everyone), self.privacy)
 
     def last_said(self) -> dict[SourceName, LastSaid]:
         """What each source said when it was last asked for a report."""
@@ -276,6 +290,18 @@ class Aggregator:
             roster=await asking.roster(),
         )
 
+    def _figure(
+        self,
+        asking: Asking,
+        asked: ReportRange,
+        service: str,
+        metric: Metric,
+        outcome: Outcome[Usage] | Outcome[ServiceCount],
+    ) -> wire.ServiceMetric:
+        return figures.service_metric(
+            asked, asking.knows_ns, service, metric, outcome, privacy=self.privacy
+        )
+
     def _deadline(self) -> float | None:
         if self._deadline_seconds is None:
             return None
@@ -293,6 +319,13 @@ class Aggregator:
                 notes=source.notes or "",
                 at=format_instant(self.now_ns()),
             )
+
+
+async def _whose(admitted: Admitted, asking: Asking) -> tuple[Outcome[Inventory], Ownership | None]:
+    """The inventory, and whose each service is by it; None without one."""
+    inventory = await admitted.live.inventory()
+    ownership = None if isinstance(inventory, Unavailable) else await admitted.ownership()
+    return asking.told(inventory), ownership
 
 
 async def _refuse_unseen(admitted: Admitted, asking: Asking, service: str) -> None:

@@ -22,6 +22,7 @@ from oscar_metrics.facts import (
     ServiceCount,
     Tallies,
 )
+from oscar_metrics.figures import service_count
 from oscar_metrics.groupings import ONE_SERVICE, Needs, of_a_series
 from oscar_metrics.joined import Piece, join
 from oscar_metrics.ledger.plan import (
@@ -37,7 +38,6 @@ from oscar_metrics.ledger.reading import LedgerReading
 from oscar_metrics.ledger.seals import KIND_OF, Restated, Sealed, SealKind
 from oscar_metrics.live import NO_CLUSTER, Live, SharedReads, logs_in
 from oscar_metrics.outcome import GapReason, Ok, Outcome, Unavailable, with_facts
-from oscar_metrics.reports import service_count
 from oscar_metrics.scope import Scope
 from oscar_metrics.scoped_facts import Only, Sight
 from oscar_metrics.sums import CallSums, Grouping, together

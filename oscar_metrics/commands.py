@@ -47,6 +47,7 @@ _BREAKDOWNS: dict[wire.GroupBy, Any] = {
     wire.GroupBy.SERVICE: wire.ServiceBreakdown,
     wire.GroupBy.USER: wire.UserBreakdown,
     wire.GroupBy.COUNTRY: wire.CountryBreakdown,
+    wire.GroupBy.OWNER: wire.OwnerBreakdown,
 }
 _RESULTS: dict[type[Request], Any] = {
     AskSummary: wire.Summary,

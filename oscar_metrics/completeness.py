@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
+from oscar_metrics.callers import User, any_hidden
 from oscar_metrics.facts import CountryFrom, Membership, Roster
 from oscar_metrics.outcome import (
     Gap,
@@ -20,10 +21,14 @@ from oscar_metrics.outcome import (
     Unavailable,
     coverage,
 )
-from oscar_metrics.privacy import NOT_PEOPLE
+from oscar_metrics.privacy import NOT_PEOPLE, Privacy
 from oscar_metrics.sums import CallSums
-from oscar_metrics.timerange import HOUR_NS, Span, format_instant, subtract
+from oscar_metrics.timerange import HOUR_NS, ReportRange, Span, format_instant, subtract
 from oscar_metrics.wire import LedgerPart, SourceName, SourceState, SourceStatus, WireGap
+
+F = TypeVar("F")
+
+NOT_SHOWN = "users of services that are not one's own are counted and not shown"
 
 # A field of an answer, and the measure it shows where its source has several.
 Field = tuple[str, Measure | None]
@@ -81,6 +86,26 @@ def status(
     )
 
 
+def statuses(
+    asked: ReportRange,
+    now_ns: int,
+    outcomes: Mapping[SourceName, Outcome[Any]],
+    affected: Mapping[SourceName, Sequence[Field]],
+    privacy: Privacy,
+) -> tuple[SourceStatus, ...]:
+    """A report's lines about its sources, in their order."""
+    return tuple(
+        status(name, private(outcomes[name], privacy), affected[name], asked.span, now_ns)
+        for name in SourceName
+        if name in outcomes
+    )
+
+
+def private(outcome: Outcome[F], privacy: Privacy) -> Outcome[F]:
+    """The outcome with notes that name users' namespaces as these are shown."""
+    return msgspec.structs.replace(outcome, notes=tuple(map(privacy.text, outcome.notes)))
+
+
 def sentence(notes: Iterable[str]) -> str:
     """Notes as one text, which is the type today's clients decode."""
     return "; ".join(note for note in notes if note)
@@ -111,14 +136,19 @@ def country_attribution(
     return Partial(facts=None, origin=origin, notes=tuple(doubts), sealed=executions.sealed)
 
 
-def with_users_note(roster: Outcome[Roster], users: Iterable[str]) -> Outcome[Roster]:
-    """The roster's outcome, saying how many of the users counted are not people."""
-    users = set(users)
-    mechanisms = sorted(users & NOT_PEOPLE)
-    if not mechanisms:
-        return roster
-    note = f"{len(mechanisms)} of {len(users)} users are not people ({', '.join(mechanisms)})"
-    return msgspec.structs.replace(roster, notes=(*roster.notes, note))
+def with_users_note(roster: Outcome[Roster], users: Collection[User]) -> Outcome[Roster]:
+    """The roster's outcome, saying how many users are not people, and whether some are hidden."""
+    people = {user for user in users if isinstance(user, str)} - {""}
+    mechanisms = sorted(people & NOT_PEOPLE)
+    if mechanisms:
+        note = f"{len(mechanisms)} of {len(people)} users are not people ({', '.join(mechanisms)})"
+        roster = _with_note(roster, note)
+    return with_hidden_note(roster, users)
+
+
+def with_hidden_note(outcome: Outcome[F], users: Iterable[User]) -> Outcome[F]:
+    """The outcome, saying so where some users may not be shown."""
+    return _with_note(outcome, NOT_SHOWN) if any_hidden(users) else outcome
 
 
 def membership(user: str, roster: Outcome[Roster]) -> Membership:
@@ -139,6 +169,10 @@ _COUNTRY_WORDS = {
     CountryFrom.GEOIP: "the caller's address",
     CountryFrom.ROSTER: "the user roster",
 }
+
+
+def _with_note(outcome: Outcome[F], note: str) -> Outcome[F]:
+    return msgspec.structs.replace(outcome, notes=(*outcome.notes, note))
 
 
 def _ledger(sealed: SealedPart, asked: Span, now_ns: int) -> LedgerPart:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -61,13 +61,29 @@ class CallKey(NamedTuple):
 Tallies = Counter[CallKey]
 
 
-class HiddenUser(msgspec.Struct, frozen=True):
+class HiddenUser:
     """A user who is counted and not shown: a caller of somebody else's service.
 
-    It stands where a user's id does, and is no text, so that it cannot be shown by mistake.
+    It stands where a user's id does, and is neither text nor anything that an encoder or an
+    order knows: what would show one by mistake fails instead.
     """
 
-    id: str
+    __slots__ = ("id",)
+
+    def __init__(self, user: str) -> None:
+        self.id: Final = user
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HiddenUser) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash((HiddenUser, self.id))
+
+    def __repr__(self) -> str:
+        return "HiddenUser(…)"
+
+    def __str__(self) -> str:
+        raise TypeError("a hidden user is not shown")
 
 
 class LogStream(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 
 import msgspec
 
@@ -45,6 +46,16 @@ class Privacy(msgspec.Struct, frozen=True, kw_only=True):
         if not self.pseudonym_key or not namespace or namespace == self.shared_namespace:
             return namespace
         return f"namespace-{self._digest('namespace', namespace)}"
+
+    def text(self, text: str) -> str:
+        """A note as it is shown: it may name users' namespaces, never users.
+
+        OSCAR's namespaces of users are the shared one's name, a hyphen and more.
+        """
+        if not self.pseudonym_key:
+            return text
+        of_users = rf"(?<![a-z0-9-]){re.escape(self.shared_namespace)}-[a-z0-9-]*[a-z0-9]"
+        return re.sub(of_users, lambda found: self.namespace(found[0]), text)
 
     def __repr__(self) -> str:
         return f"Privacy(country_users_least={self.country_users_least!r}, …)"

@@ -1,56 +1,46 @@
-"""Facts → value, summary and breakdown. Pure: arithmetic, never I/O.
+"""Facts → summary and breakdowns. Pure: arithmetic, never I/O.
 
 One rule decides every null: a number is `None` when any source it is added up from is
 unavailable. Requests are executions (sync and async); exposed requests are counted on
-their own, and countries and users are those of executions.
+their own, and countries and users are those of executions. Breakdowns by owner are in
+owner_reports.py, the metrics of one service in figures.py.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from oscar_metrics import rows
 from oscar_metrics.completeness import (
     Field,
     country_attribution,
     fields,
-    status,
+    statuses,
+    with_hidden_note,
     with_users_note,
 )
-from oscar_metrics.facts import (
-    CLUSTER_ADMIN,
-    HiddenUser,
-    Inventory,
-    Kind,
-    Roster,
-    ServiceCount,
-    Usage,
-)
+from oscar_metrics.facts import Inventory, Roster, Usage
 from oscar_metrics.ledger.seals import Restated, SealKind
-from oscar_metrics.outcome import Measure, Outcome, Unavailable, with_facts
-from oscar_metrics.ownership import Ownership
-from oscar_metrics.series import PeriodFacts, period_facts
-from oscar_metrics.sums import CallSums, over_all_periods
+from oscar_metrics.outcome import Measure, Ok, Outcome, Unavailable
+from oscar_metrics.privacy import Privacy
+from oscar_metrics.series import over_range, period_facts, series
+from oscar_metrics.small_groups import with_withheld
+from oscar_metrics.sums import CallSums
 from oscar_metrics.timerange import ReportRange, format_instant
-from oscar_metrics.usage_hours import hours
 from oscar_metrics.wire import (
+    Breakdown,
     CountryBreakdown,
     CountryPeriod,
-    Metric,
-    Owner,
-    Owners,
     Restatement,
     ServiceBreakdown,
-    ServiceMetric,
     ServiceMetrics,
     ServicePeriod,
     SourceName,
-    SourceStatus,
     Summary,
     SummaryPeriod,
     UserBreakdown,
@@ -59,16 +49,7 @@ from oscar_metrics.wire import (
 )
 
 F = TypeVar("F")
-P = TypeVar("P")
-Report = TypeVar(
-    "Report",
-    Value,
-    ServiceMetrics,
-    Summary,
-    ServiceBreakdown,
-    UserBreakdown,
-    CountryBreakdown,
-)
+Report = TypeVar("Report", bound=Value | ServiceMetrics | Summary | Breakdown)
 
 _REQUEST_TOTALS = fields(
     "services_count_total",
@@ -121,7 +102,8 @@ _SOURCE_OF_SEAL = {
     SealKind.USAGE: SourceName.USAGE,
     SealKind.INVENTORY: SourceName.INVENTORY,
 }
-_VALUE_MEASURES = {Metric.CPU_HOURS: Measure.CPU, Metric.GPU_HOURS: Measure.GPU}
+# Of what is withheld everything is counted, and only the list is shorter.
+_OF_WITHHELD = fields("countries")
 
 
 class Calls(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,29 +125,38 @@ def summary(
     usage: Outcome[Usage],
     calls: Calls,
     *,
+    privacy: Privacy,
     usage_by_period: Mapping[int, Usage] | None = None,
 ) -> Summary:
     """Totals over the range and each of its periods, with what became of every source.
 
     What is deployed is known of one instant only, so that no period has a number of it.
     """
-    executions, exposed = _whole(calls.executions), _whole(calls.exposed)
+    executions, exposed = over_range(calls.executions), over_range(calls.exposed)
+    attribution = attributed(calls)
     outcomes = {
         SourceName.INVENTORY: inventory,
         SourceName.USAGE: usage,
         SourceName.REQUEST_LOGS: calls.executions,
         SourceName.EXPOSED_REQUEST_LOGS: calls.exposed,
-        SourceName.COUNTRIES: country_attribution(calls.executions, calls.geoip, calls.roster),
+        SourceName.COUNTRIES: with_withheld(attribution, calls.executions, privacy),
         SourceName.ROSTER: with_users_note(calls.roster, rows.users_of(executions)),
     }
+    affected = dict(_SUMMARY_FIELDS)
+    if isinstance(attribution, Ok):
+        affected[SourceName.COUNTRIES] = _OF_WITHHELD
     return Summary(
         start=asked.start,
         end=asked.end,
         as_of=asked.as_of or UNSET,
         totals=rows.totals(
-            executions, exposed, _facts(usage), services_active=_services_active(inventory)
+            executions,
+            exposed,
+            facts_of(usage),
+            services_active=_services_active(inventory),
+            privacy=privacy,
         ),
-        periods=_series(
+        periods=series(
             asked,
             period_facts(asked, now_ns, outcomes, usage_by_period),
             lambda facts: SummaryPeriod(
@@ -173,12 +164,16 @@ def summary(
                 start=facts.start,
                 end=facts.end,
                 totals=rows.totals(
-                    facts.executions, facts.exposed, facts.usage, services_active=None
+                    facts.executions,
+                    facts.exposed,
+                    facts.usage,
+                    services_active=None,
+                    privacy=privacy,
                 ),
                 incomplete=facts.incomplete,
             ),
         ),
-        sources=_statuses(asked, now_ns, outcomes, _SUMMARY_FIELDS),
+        sources=statuses(asked, now_ns, outcomes, affected, privacy),
     )
 
 
@@ -189,6 +184,7 @@ def service_breakdown(
     *,
     group_by: str,
     include_users: bool,
+    privacy: Privacy,
     inventory: Outcome[Inventory] | None = None,
     usage: Outcome[Usage] | None = None,
     usage_by_period: Mapping[int, Usage] | None = None,
@@ -198,13 +194,18 @@ def service_breakdown(
     if inventory is not None and usage is not None:
         outcomes[SourceName.INVENTORY] = inventory
         outcomes[SourceName.USAGE] = usage
-    outcomes[SourceName.REQUEST_LOGS] = calls.executions
+    executions = over_range(calls.executions)
+    listed = rows.users_of(executions) if include_users else ()
+    outcomes[SourceName.REQUEST_LOGS] = with_hidden_note(calls.executions, listed)
     outcomes[SourceName.EXPOSED_REQUEST_LOGS] = calls.exposed
-    outcomes[SourceName.COUNTRIES] = country_attribution(
-        calls.executions, calls.geoip, calls.roster
+    outcomes[SourceName.COUNTRIES] = with_withheld(
+        attributed(calls), calls.executions, privacy, "service"
     )
     items = functools.partial(
-        rows.service_items, include_users=include_users, include_usage=usage is not None
+        rows.service_items,
+        include_users=include_users,
+        privacy=privacy,
+        include_usage=usage is not None,
     )
     return ServiceBreakdown(
         start=asked.start,
@@ -212,11 +213,11 @@ def service_breakdown(
         as_of=asked.as_of or UNSET,
         group_by=group_by,
         items=items(
-            _whole(calls.executions),
-            _whole(calls.exposed),
-            usage=None if usage is None else _facts(usage),
+            executions,
+            over_range(calls.exposed),
+            usage=None if usage is None else facts_of(usage),
         ),
-        periods=_series(
+        periods=series(
             asked,
             period_facts(asked, now_ns, outcomes, usage_by_period),
             lambda facts: ServicePeriod(
@@ -227,112 +228,68 @@ def service_breakdown(
                 incomplete=facts.incomplete,
             ),
         ),
-        sources=_statuses(asked, now_ns, outcomes, _SERVICE_FIELDS),
+        sources=statuses(asked, now_ns, outcomes, _SERVICE_FIELDS, privacy),
     )
 
 
 def user_breakdown(
-    asked: ReportRange, now_ns: int, calls: Calls, *, group_by: str
+    asked: ReportRange, now_ns: int, calls: Calls, *, group_by: str, privacy: Privacy
 ) -> UserBreakdown:
-    """A row per user named in executions."""
-    executions = _whole(calls.executions)
+    """A row per user named in executions, and a blank one for those who are not shown."""
+    executions = over_range(calls.executions)
+    users = rows.users_of(executions)
     outcomes = {
-        SourceName.REQUEST_LOGS: calls.executions,
-        SourceName.COUNTRIES: country_attribution(calls.executions, calls.geoip, calls.roster),
-        SourceName.ROSTER: with_users_note(calls.roster, rows.users_of(executions)),
+        SourceName.REQUEST_LOGS: with_hidden_note(calls.executions, users),
+        SourceName.COUNTRIES: with_withheld(attributed(calls), calls.executions, privacy, "user"),
+        SourceName.ROSTER: with_users_note(calls.roster, users),
     }
     return UserBreakdown(
         start=asked.start,
         end=asked.end,
         as_of=asked.as_of or UNSET,
         group_by=group_by,
-        items=rows.user_items(executions, calls.roster),
-        periods=_series(
+        items=rows.user_items(executions, calls.roster, privacy),
+        periods=series(
             asked,
             period_facts(asked, now_ns, outcomes, None),
             lambda facts: UserPeriod(
                 period=facts.period,
                 start=facts.start,
                 end=facts.end,
-                items=rows.user_items(facts.executions, calls.roster),
+                items=rows.user_items(facts.executions, calls.roster, privacy),
                 incomplete=facts.incomplete,
             ),
         ),
-        sources=_statuses(asked, now_ns, outcomes, _USER_FIELDS),
+        sources=statuses(asked, now_ns, outcomes, _USER_FIELDS, privacy),
     )
 
 
 def country_breakdown(
-    asked: ReportRange, now_ns: int, calls: Calls, *, group_by: str
+    asked: ReportRange, now_ns: int, calls: Calls, *, group_by: str, privacy: Privacy
 ) -> CountryBreakdown:
     """A row per country of executions, and one for those that have none."""
     outcomes = {
         SourceName.REQUEST_LOGS: calls.executions,
-        SourceName.COUNTRIES: country_attribution(calls.executions, calls.geoip, calls.roster),
+        SourceName.COUNTRIES: with_withheld(attributed(calls), calls.executions, privacy),
     }
     return CountryBreakdown(
         start=asked.start,
         end=asked.end,
         as_of=asked.as_of or UNSET,
         group_by=group_by,
-        items=rows.country_items(_whole(calls.executions)),
-        periods=_series(
+        items=rows.country_items(over_range(calls.executions), privacy),
+        periods=series(
             asked,
             period_facts(asked, now_ns, outcomes, None),
             lambda facts: CountryPeriod(
                 period=facts.period,
                 start=facts.start,
                 end=facts.end,
-                items=rows.country_items(facts.executions),
+                items=rows.country_items(facts.executions, privacy),
                 incomplete=facts.incomplete,
             ),
         ),
-        sources=_statuses(asked, now_ns, outcomes, _COUNTRY_FIELDS),
-    )
-
-
-def service_metric(
-    asked: ReportRange,
-    now_ns: int,
-    service: str,
-    metric: Metric,
-    outcome: Outcome[ServiceCount] | Outcome[Usage],
-) -> ServiceMetric:
-    """One metric of one service, from the one source that supplies it."""
-    source = source_of(metric)
-    measure = _VALUE_MEASURES.get(metric)
-    return ServiceMetric(
-        metric=metric,
-        value=_metric_value(service, metric, outcome),
-        unit="hours" if measure else UNSET,
-        sources=(status(source, outcome, (("value", measure),), asked.span, now_ns),),
-    )
-
-
-def value(asked: ReportRange, service: str, figure: ServiceMetric) -> Value:
-    """The same figure as an answer of its own."""
-    return Value(
-        service_id=service,
-        metric=figure.metric,
-        start=asked.start,
-        end=asked.end,
-        as_of=asked.as_of or UNSET,
-        value=figure.value,
-        unit=figure.unit,
-        sources=figure.sources,
-    )
-
-
-def service_metrics(
-    asked: ReportRange, service: str, figures: Iterable[ServiceMetric]
-) -> ServiceMetrics:
-    """Several figures as one answer."""
-    return ServiceMetrics(
-        service_name=service,
-        start=asked.start,
-        end=asked.end,
-        as_of=asked.as_of or UNSET,
-        metrics=tuple(figures),
+        sources=statuses(asked, now_ns, outcomes, _COUNTRY_FIELDS, privacy),
     )
 
 
@@ -357,88 +314,17 @@ def _number(kind: SealKind, value: float) -> int | float:
     return value if kind is SealKind.USAGE else int(value)
 
 
-def source_of(metric: Metric) -> SourceName:
-    """Which source supplies a metric of one service."""
-    if metric in _VALUE_MEASURES:
-        return SourceName.USAGE
-    if metric is Metric.REQUESTS_EXPOSED:
-        return SourceName.EXPOSED_REQUEST_LOGS
-    return SourceName.REQUEST_LOGS
+def attributed(calls: Calls) -> Outcome[None]:
+    """How the countries of executions were decided."""
+    return country_attribution(calls.executions, calls.geoip, calls.roster)
 
 
-def owners(ownership: Ownership) -> Owners:
-    """Everyone who owns, or owned, a namespace or a service, and the cluster's administrator."""
-    names: dict[str, str] = {}
-    namespaces: dict[str, str] = {}
-    for service in ownership.inventory.services:
-        namespaces.setdefault(service.owner, service.namespace)
-        names[service.owner] = names.get(service.owner) or service.owner_name.replace("_", " ")
-    namespaces.update({owner.owner: owner.namespace for owner in ownership.inventory.owners})
-    names[CLUSTER_ADMIN] = "oscar"
-    found = [
-        Owner(id=owner, name=names.get(owner) or owner, namespace=namespaces.get(owner, ""))
-        for owner in ownership.owners
-    ]
-    return Owners(owners=tuple(sorted(found, key=lambda row: (row.name.lower(), row.id))))
-
-
-def service_count(calls: Outcome[CallSums]) -> Outcome[ServiceCount]:
-    """What sums of one service's calls (`groupings.ONE_SERVICE`) say of it."""
-    if isinstance(calls, Unavailable):
-        return calls
-    sums = calls.facts
-    kinds = {kind: count for (kind,), count in sums.by("kind").items()}
-    users = sums.by("user") if ("user",) in sums.groups else ()
-    ids = frozenset(user.id if isinstance(user, HiddenUser) else user for (user,) in users)
-    return with_facts(calls, ServiceCount(calls=kinds, users=ids))
-
-
-def _metric_value(
-    service: str, metric: Metric, outcome: Outcome[ServiceCount] | Outcome[Usage]
-) -> float | None:
-    if isinstance(outcome, Unavailable):
-        return None
-    facts = outcome.facts
-    if isinstance(facts, Usage):
-        return hours(facts, _VALUE_MEASURES[metric], service)
-    if metric is Metric.USERS_PER_SERVICE:
-        return len(facts.users - {""})
-    kinds = {
-        Metric.REQUESTS_SYNC: Kind.SYNC,
-        Metric.REQUESTS_ASYNC: Kind.ASYNC,
-        Metric.REQUESTS_EXPOSED: Kind.EXPOSED,
-    }
-    return facts.calls.get(kinds[metric], 0)
-
-
-def _facts(outcome: Outcome[F]) -> F | None:
+def facts_of(outcome: Outcome[F]) -> F | None:
+    """What was said; None where nothing was."""
     return None if isinstance(outcome, Unavailable) else outcome.facts
-
-
-def _whole(calls: Outcome[CallSums]) -> CallSums | None:
-    return None if isinstance(calls, Unavailable) else over_all_periods(calls.facts)
-
-
-def _series(
-    asked: ReportRange, facts: Iterable[PeriodFacts], made: Callable[[PeriodFacts], P]
-) -> tuple[P, ...] | UnsetType:
-    return tuple(map(made, facts)) if asked.periods else UNSET
 
 
 def _services_active(inventory: Outcome[Inventory]) -> int | None:
     if isinstance(inventory, Unavailable):
         return None
     return len({(service.namespace, service.name) for service in inventory.facts.services})
-
-
-def _statuses(
-    asked: ReportRange,
-    now_ns: int,
-    outcomes: Mapping[SourceName, Outcome[Any]],
-    affected: Mapping[SourceName, tuple[Field, ...]],
-) -> tuple[SourceStatus, ...]:
-    return tuple(
-        status(name, outcomes[name], affected[name], asked.span, now_ns)
-        for name in SourceName
-        if name in outcomes
-    )

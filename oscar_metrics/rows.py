@@ -7,23 +7,28 @@ added up from it are `None` then.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from msgspec import UNSET
 
+from oscar_metrics.callers import User, count_of, shown
 from oscar_metrics.completeness import membership
-from oscar_metrics.facts import CountryFrom, Kind, Result, Roster, Usage
+from oscar_metrics.facts import CountryFrom, HiddenUser, Kind, Result, Roster, ServiceKey, Usage
 from oscar_metrics.outcome import Measure, Outcome
+from oscar_metrics.privacy import Privacy
+from oscar_metrics.small_groups import small_countries
 from oscar_metrics.sums import CallSums
-from oscar_metrics.usage_hours import Hours, hours, hours_by_service, no_hours
-from oscar_metrics.wire import CountryCount, CountryItem, ServiceItem, Totals, UserItem
+from oscar_metrics.usage_hours import Hours, hours, hours_by, hours_by_service, no_hours
+from oscar_metrics.wire import CountryCount, CountryItem, OwnerItem, ServiceItem, Totals, UserItem
 
 UNKNOWN_COUNTRY = "unknown"
 
 # Counts by some fields of calls, in no order; a list, since they are only gone through.
 _Counts = Sequence[tuple[tuple[Any, ...], int]]
 _NONE: _Counts = ()
+_NO_COUNTRIES: frozenset[str] = frozenset()
 
 
 def totals(
@@ -32,11 +37,13 @@ def totals(
     usage: Usage | None,
     *,
     services_active: int | None,
+    privacy: Privacy,
 ) -> Totals:
     """The totals of a summary."""
     calls = None if executions is None else [*executions.by("kind", "result").items()]
     places = [] if executions is None else [*executions.by("country", "country_from").items()]
     countries = _countries(places)
+    withheld = {country for (country,) in small_countries(executions, privacy)}
     users = users_of(executions)
     return Totals(
         services_count_active=services_active,
@@ -52,9 +59,9 @@ def totals(
         requests_count_async=_of_kind(calls, Kind.ASYNC),
         requests_count_exposed=None if exposed is None else exposed.by("service").total(),
         countries_count=None if executions is None else len(countries),
-        countries=_country_counts(countries),
-        users_count=None if executions is None else len(users),
-        users=tuple(sorted(users)),
+        countries=_country_counts(countries, withheld),
+        users_count=None if executions is None else count_of(users),
+        users=shown(users, privacy),
         failed_count=_failed(calls),
         unknown_country_count=(
             None if executions is None else _sum(places) - sum(countries.values())
@@ -62,9 +69,9 @@ def totals(
     )
 
 
-def users_of(executions: CallSums | None) -> set[str]:
-    """Everyone named in executions."""
-    return set() if executions is None else {user for (user,) in executions.by("user")} - {""}
+def users_of(executions: CallSums | None) -> set[User]:
+    """Everyone executions name, and the blank where some name nobody."""
+    return set() if executions is None else {user for (user,) in executions.by("user")}
 
 
 def service_items(
@@ -72,6 +79,7 @@ def service_items(
     exposed: CallSums | None,
     *,
     include_users: bool,
+    privacy: Privacy,
     usage: Usage | None = None,
     include_usage: bool = False,
 ) -> tuple[ServiceItem, ...]:
@@ -81,52 +89,102 @@ def service_items(
     users = _by_first(executions, "service", "user")
     gateway = _by_first(exposed, "service", "namespace")
     used = hours_by_service(usage)
+    withheld = _by_row(small_countries(executions, privacy, "service"))
     return tuple(
         _service_item(
             name,
             None if executions is None else calls.get(name, _NONE),
             None if exposed is None else gateway.get(name, _NONE),
-            countries=_countries(places.get(name, _NONE)),
-            users=_named(users.get(name, _NONE)),
+            countries=_country_counts(
+                _countries(places.get(name, _NONE)), withheld.get(name, _NO_COUNTRIES)
+            ),
+            users=_users(users.get(name, _NONE)),
             include_users=include_users,
+            privacy=privacy,
             hours=used.get(name, no_hours(usage)) if include_usage else None,
         )
         for name in sorted(calls.keys() | gateway.keys() | used.keys())
     )
 
 
-def user_items(executions: CallSums | None, roster: Outcome[Roster]) -> tuple[UserItem, ...]:
-    """A row per user of executions; the key is blank for calls that name none."""
+def user_items(
+    executions: CallSums | None, roster: Outcome[Roster], privacy: Privacy
+) -> tuple[UserItem, ...]:
+    """A row per user of executions; the key is blank for calls of nobody who may be shown."""
+    results = _by_first(executions, "user", "result")
     places = _by_first(executions, "user", "country", "country_from")
+    users: defaultdict[str, list[User]] = defaultdict(list)
+    for user in results:
+        users["" if isinstance(user, HiddenUser) else privacy.user(user)].append(user)
     return tuple(
-        UserItem(
-            key=user,
-            membership=membership(user, roster),
-            executions_count=_sum(results),
-            countries=_country_counts(_countries(places.get(user, _NONE))),
-            failed_count=_failed(results) or 0,
+        _user_item(
+            key,
+            users[key],
+            roster,
+            results=[*chain.from_iterable(results[user] for user in users[key])],
+            places=(
+                _NONE
+                if privacy.withholds_countries  # a row is of one user
+                else [*chain.from_iterable(places.get(user, _NONE) for user in users[key])]
+            ),
         )
-        for user, results in sorted(_by_first(executions, "user", "result").items())
+        for key in sorted(users)
     )
 
 
-def country_items(executions: CallSums | None) -> tuple[CountryItem, ...]:
+def country_items(executions: CallSums | None, privacy: Privacy) -> tuple[CountryItem, ...]:
     """A row per country of executions, and one for those that have none."""
     users = _by_first(executions, "country", "user")
+    withheld = {country for (country,) in small_countries(executions, privacy)}
     counts = {
         country: _sum(places)
         for country, places in _by_first(executions, "country", "country_from").items()
+        if country not in withheld
     }
     named = sorted((country or UNKNOWN_COUNTRY, country) for country in counts)
     return tuple(
         CountryItem(
             key=key,
             executions_count=counts[country],
-            unique_users_count=len(_named(users.get(country, _NONE))),
+            unique_users_count=count_of(_users(users.get(country, _NONE))),
             countries=(CountryCount(country=key, request_count=counts[country]),),
         )
         for key, country in named
     )
+
+
+def owner_items(
+    executions: CallSums | None,
+    exposed: CallSums | None,
+    owner_of: Callable[[ServiceKey], str],
+    names: Mapping[str, str],
+    *,
+    privacy: Privacy,
+    usage: Usage | None = None,
+    include_usage: bool = False,
+) -> tuple[OwnerItem, ...]:
+    """A row per owner, of sums by `owner` and `service`; `names` are what owners are called."""
+    calls = _by_first(executions, "owner", "service", "kind", "result")
+    places = _by_first(executions, "owner", "country", "country_from")
+    users = _by_first(executions, "owner", "user")
+    gateway = _by_first(exposed, "owner", "service")
+    used = hours_by(usage, owner_of)
+    withheld = _by_row(small_countries(executions, privacy, "owner"))
+    items = [
+        _owner_item(
+            privacy.user(owner),
+            names.get(owner, ""),
+            None if executions is None else calls.get(owner, _NONE),
+            None if exposed is None else gateway.get(owner, _NONE),
+            countries=_country_counts(
+                _countries(places.get(owner, _NONE)), withheld.get(owner, _NO_COUNTRIES)
+            ),
+            users=_users(users.get(owner, _NONE)),
+            hours=used.get(owner, no_hours(usage)) if include_usage else None,
+        )
+        for owner in calls.keys() | gateway.keys() | used.keys()
+    ]
+    return tuple(sorted(items, key=lambda item: item.key))
 
 
 def _service_item(
@@ -134,9 +192,10 @@ def _service_item(
     calls: _Counts | None,
     gateway: _Counts | None,
     *,
-    countries: Mapping[str, int],
-    users: set[str],
+    countries: tuple[CountryCount, ...],
+    users: set[User],
     include_users: bool,
+    privacy: Privacy,
     hours: Hours | None,
 ) -> ServiceItem:
     namespaces = {key[0] for key, _ in (*(calls or ()), *(gateway or ()))} - {""}
@@ -146,10 +205,10 @@ def _service_item(
         requests_count_sync=_of_kind(calls, Kind.SYNC),
         requests_count_async=_of_kind(calls, Kind.ASYNC),
         requests_count_exposed=_total(gateway),
-        unique_users_count=None if calls is None else len(users),
-        users=tuple(sorted(users)) if include_users else UNSET,
-        countries=_country_counts(countries),
-        namespaces=tuple(sorted(namespaces)),
+        unique_users_count=None if calls is None else count_of(users),
+        users=shown(users, privacy) if include_users else UNSET,
+        countries=countries,
+        namespaces=tuple(sorted(set(map(privacy.namespace, namespaces)))),
         failed_count=_failed(calls),
         cpu_hours=UNSET if hours is None else hours[0],
         gpu_hours=UNSET if hours is None else hours[1],
@@ -157,7 +216,49 @@ def _service_item(
     )
 
 
-def _by_first(sums: CallSums | None, *fields: str) -> dict[str, _Counts]:
+def _owner_item(
+    key: str,
+    name: str,
+    calls: _Counts | None,
+    gateway: _Counts | None,
+    *,
+    countries: tuple[CountryCount, ...],
+    users: set[User],
+    hours: Hours | None,
+) -> OwnerItem:
+    services = {key[0] for key, _ in (*(calls or ()), *(gateway or ()))}
+    return OwnerItem(
+        key=key,
+        name=name,
+        services_count=None if calls is None or gateway is None else len(services),
+        requests_count_total=_total(calls),
+        requests_count_sync=_of_kind(calls, Kind.SYNC),
+        requests_count_async=_of_kind(calls, Kind.ASYNC),
+        requests_count_exposed=_total(gateway),
+        unique_users_count=None if calls is None else count_of(users),
+        countries=countries,
+        failed_count=_failed(calls),
+        cpu_hours=UNSET if hours is None else hours[0],
+        gpu_hours=UNSET if hours is None else hours[1],
+        unattributed=UNSET if key else True,
+    )
+
+
+def _user_item(
+    key: str, users: Sequence[User], roster: Outcome[Roster], *, results: _Counts, places: _Counts
+) -> UserItem:
+    # Membership is of the id, however that is shown.
+    user = users[0] if key else ""
+    return UserItem(
+        key=key,
+        membership=membership(user if isinstance(user, str) else "", roster),
+        executions_count=_sum(results),
+        countries=_country_counts(_countries(places)),
+        failed_count=_failed(results) or 0,
+    )
+
+
+def _by_first(sums: CallSums | None, *fields: str) -> dict[Any, _Counts]:
     """The counts by the other fields, for each value of the first."""
     grouped: defaultdict[str, list[tuple[tuple[Any, ...], int]]] = defaultdict(list)
     if sums is not None:
@@ -166,8 +267,16 @@ def _by_first(sums: CallSums | None, *fields: str) -> dict[str, _Counts]:
     return dict(grouped)
 
 
-def _named(users: _Counts) -> set[str]:
-    return {user for (user,), _ in users} - {""}
+def _by_row(small: Mapping[tuple[Any, ...], int]) -> dict[str, set[str]]:
+    """The countries that are withheld of each row."""
+    rows: defaultdict[str, set[str]] = defaultdict(set)
+    for row, country in small:
+        rows[row].add(country)
+    return dict(rows)
+
+
+def _users(users: _Counts) -> set[User]:
+    return {user for (user,), _ in users}
 
 
 def _countries(places: _Counts) -> dict[str, int]:
@@ -179,10 +288,13 @@ def _countries(places: _Counts) -> dict[str, int]:
     return countries
 
 
-def _country_counts(countries: Mapping[str, int]) -> tuple[CountryCount, ...]:
+def _country_counts(
+    countries: Mapping[str, int], withheld: Collection[str] = ()
+) -> tuple[CountryCount, ...]:
     return tuple(
         CountryCount(country=country, request_count=count)
         for country, count in sorted(countries.items())
+        if country not in withheld
     )
 
 

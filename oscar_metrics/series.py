@@ -6,14 +6,15 @@ from that source: missing is not zero there either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from oscar_metrics.facts import ServiceKey, Usage
 from oscar_metrics.outcome import Measure, Outcome, Partial, Unavailable
-from oscar_metrics.sums import CallSums, by_period
+from oscar_metrics.sums import CallSums, by_period, over_all_periods
 from oscar_metrics.timerange import (
     SECOND_NS,
     SLOT_NS,
@@ -24,6 +25,8 @@ from oscar_metrics.timerange import (
     subtract,
 )
 from oscar_metrics.wire import SourceName
+
+P = TypeVar("P")
 
 
 class PeriodFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +87,18 @@ def period_facts(
             )
         )
     return tuple(found)
+
+
+def series(
+    asked: ReportRange, facts: Iterable[PeriodFacts], made: Callable[[PeriodFacts], P]
+) -> tuple[P, ...] | UnsetType:
+    """What is made of each period; UNSET where none were asked for."""
+    return tuple(map(made, facts)) if asked.periods else UNSET
+
+
+def over_range(calls: Outcome[CallSums]) -> CallSums | None:
+    """The sums of the whole range; None where nothing was said of it."""
+    return None if isinstance(calls, Unavailable) else over_all_periods(calls.facts)
 
 
 # The sources that speak for stretches of time, in their order.

@@ -1,4 +1,4 @@
-"""Usage in seconds → hours, of all services, of one, or of each. Pure.
+"""Usage in seconds → hours, of all services, of one, or of each row. Pure.
 
 `None` is a measure that nothing measured, or usage that could not be read at all.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from oscar_metrics.facts import ServiceKey, Usage
 from oscar_metrics.outcome import Measure
@@ -29,7 +29,12 @@ def hours(usage: Usage | None, measure: Measure, service: str | None = None) -> 
 
 def hours_by_service(usage: Usage | None) -> dict[str, Hours]:
     """Hours of every service name usage was found for."""
-    cpu, gpu = (_by_service(_seconds(usage, measure)) for measure in (Measure.CPU, Measure.GPU))
+    return hours_by(usage, lambda key: key.service)
+
+
+def hours_by(usage: Usage | None, row_of: Callable[[ServiceKey], str]) -> dict[str, Hours]:
+    """Hours of every row that usage was found for, by what says which row a service is in."""
+    cpu, gpu = (_by(_seconds(usage, measure), row_of) for measure in (Measure.CPU, Measure.GPU))
     return {
         name: (
             None if cpu is None else cpu.get(name, 0.0),
@@ -51,10 +56,12 @@ def _seconds(usage: Usage | None, measure: Measure) -> Mapping[ServiceKey, float
     return usage.cpu_seconds if measure is Measure.CPU else usage.gpu_seconds
 
 
-def _by_service(seconds: Mapping[ServiceKey, float] | None) -> dict[str, float] | None:
+def _by(
+    seconds: Mapping[ServiceKey, float] | None, row_of: Callable[[ServiceKey], str]
+) -> dict[str, float] | None:
     if seconds is None:
         return None
-    by_service: defaultdict[str, list[float]] = defaultdict(list)
+    by_row: defaultdict[str, list[float]] = defaultdict(list)
     for key, value_seconds in seconds.items():
-        by_service[key.service].append(value_seconds)
-    return {name: math.fsum(parts) / _SECONDS_PER_HOUR for name, parts in by_service.items()}
+        by_row[row_of(key)].append(value_seconds)
+    return {name: math.fsum(parts) / _SECONDS_PER_HOUR for name, parts in by_row.items()}

@@ -44,6 +44,7 @@ class GroupBy(StrEnum):
     SERVICE = "service"
     USER = "user"
     COUNTRY = "country"
+    OWNER = "owner"
 
 
 class SourceName(StrEnum):
@@ -230,6 +231,24 @@ class CountryItem(msgspec.Struct, frozen=True, kw_only=True):
     countries: tuple[CountryCount, ...]
 
 
+class OwnerItem(msgspec.Struct, frozen=True, kw_only=True):
+    """The row of one owner of services; the key is blank for what is nobody's."""
+
+    key: str
+    name: str
+    services_count: int | None
+    requests_count_total: int | None
+    requests_count_sync: int | None
+    requests_count_async: int | None
+    requests_count_exposed: int | None
+    unique_users_count: int | None
+    countries: tuple[CountryCount, ...]
+    failed_count: int | None
+    cpu_hours: float | UnsetType | None = UNSET
+    gpu_hours: float | UnsetType | None = UNSET
+    unattributed: bool | UnsetType = UNSET
+
+
 class ServicePeriod(msgspec.Struct, frozen=True, kw_only=True):
     """The rows per service of one period; `incomplete` are the sources with a gap in it."""
 
@@ -257,6 +276,16 @@ class CountryPeriod(msgspec.Struct, frozen=True, kw_only=True):
     start: str
     end: str
     items: tuple[CountryItem, ...]
+    incomplete: tuple[SourceName, ...]
+
+
+class OwnerPeriod(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows per owner of one period; `incomplete` are the sources with a gap in it."""
+
+    period: str
+    start: str
+    end: str
+    items: tuple[OwnerItem, ...]
     incomplete: tuple[SourceName, ...]
 
 
@@ -299,8 +328,21 @@ class CountryBreakdown(msgspec.Struct, frozen=True, kw_only=True):
     restated: tuple[Restatement, ...] | UnsetType = UNSET
 
 
-Breakdown = ServiceBreakdown | UserBreakdown | CountryBreakdown
-Period = SummaryPeriod | ServicePeriod | UserPeriod | CountryPeriod
+class OwnerBreakdown(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows per owner of services."""
+
+    start: str
+    end: str
+    as_of: str | UnsetType = UNSET
+    group_by: str
+    items: tuple[OwnerItem, ...]
+    periods: tuple[OwnerPeriod, ...] | UnsetType = UNSET
+    sources: tuple[SourceStatus, ...]
+    restated: tuple[Restatement, ...] | UnsetType = UNSET
+
+
+Breakdown = ServiceBreakdown | UserBreakdown | CountryBreakdown | OwnerBreakdown
+Period = SummaryPeriod | ServicePeriod | UserPeriod | CountryPeriod | OwnerPeriod
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,8 @@ from oscar_metrics.wire import (
     CountryBreakdown,
     CountryCount,
     CountryItem,
+    OwnerBreakdown,
+    OwnerItem,
     Period,
     ServiceBreakdown,
     ServiceItem,
@@ -37,6 +39,17 @@ _SERVICE_COLUMNS = (
     "countries",
 )
 _COUNTRY_COLUMNS = ("key", "membership", "executions_count", "unique_users_count", "countries")
+_OWNER_COLUMNS = (
+    "key",
+    "name",
+    "services_count",
+    "requests_count_total",
+    "requests_count_sync",
+    "requests_count_async",
+    "requests_count_exposed",
+    "unique_users_count",
+    "countries",
+)
 _USAGE_COLUMNS = ("cpu_hours", "gpu_hours")
 
 # What a spreadsheet would run as a formula.
@@ -79,9 +92,11 @@ def period_cell(stretch: Breakdown | Summary | Period) -> str:
 
 def file_name(report: Breakdown) -> str:
     """What a browser saves it as: group and range, `-partial` where numbers are not whole."""
+    sources = _NUMBER_SOURCES
+    if isinstance(report, OwnerBreakdown):
+        sources |= {SourceName.INVENTORY}  # the rows are by what it says
     partial = any(
-        source.name in _NUMBER_SOURCES and source.status is not SourceState.OK
-        for source in report.sources
+        source.name in sources and source.status is not SourceState.OK for source in report.sources
     )
     parts = ("oscar-metrics", report.group_by.lower(), _safe(report.start), _safe(report.end))
     return "-".join((*parts, "partial") if partial else parts) + ".csv"
@@ -99,11 +114,13 @@ def completeness_header(sources: Iterable[SourceStatus]) -> str:
 
 def _layout(report: Breakdown) -> tuple[Row, Callable[[Any], Row]]:
     """The header line, and how an item becomes a row."""
+    usage = any(source.name is SourceName.USAGE for source in report.sources)
+    hours = _USAGE_COLUMNS if usage else ()
     match report:
         case ServiceBreakdown():
-            usage = any(source.name is SourceName.USAGE for source in report.sources)
-            columns = (*_SERVICE_COLUMNS, *(_USAGE_COLUMNS if usage else ()))
-            return columns, functools.partial(_service_row, usage=usage)
+            return (*_SERVICE_COLUMNS, *hours), functools.partial(_service_row, usage=usage)
+        case OwnerBreakdown():
+            return (*_OWNER_COLUMNS, *hours), functools.partial(_owner_row, usage=usage)
         case UserBreakdown():
             return _USER_COLUMNS, _user_row
         case CountryBreakdown():
@@ -114,6 +131,21 @@ def _service_row(item: ServiceItem, *, usage: bool) -> Row:
     row = (
         item.key,
         "",
+        item.requests_count_total,
+        item.requests_count_sync,
+        item.requests_count_async,
+        item.requests_count_exposed,
+        item.unique_users_count,
+        _countries(item.countries),
+    )
+    return (*row, item.cpu_hours, item.gpu_hours) if usage else row
+
+
+def _owner_row(item: OwnerItem, *, usage: bool) -> Row:
+    row = (
+        item.key,
+        item.name,
+        item.services_count,
         item.requests_count_total,
         item.requests_count_sync,
         item.requests_count_async,

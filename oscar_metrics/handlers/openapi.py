@@ -27,6 +27,7 @@ _SHAPES = (
     wire.ServiceBreakdown,
     wire.UserBreakdown,
     wire.CountryBreakdown,
+    wire.OwnerBreakdown,
     wire.Owners,
     wire.ErrorBody,
     Health,
@@ -258,7 +259,7 @@ def _open(name: str, tag: str, summary: str, content: Json, description: str = "
 
 
 def _breakdown_content() -> Json:
-    shapes = ("ServiceBreakdown", "UserBreakdown", "CountryBreakdown")
+    shapes = ("ServiceBreakdown", "UserBreakdown", "CountryBreakdown", "OwnerBreakdown")
     return {
         "application/json": {
             "schema": {"anyOf": [_ref(name) for name in shapes]},
@@ -266,6 +267,7 @@ def _breakdown_content() -> Json:
                 "service": {"value": examples.SERVICE_BREAKDOWN},
                 "user": {"value": examples.USER_BREAKDOWN},
                 "country": {"value": examples.COUNTRY_BREAKDOWN},
+                "owner": {"value": examples.OWNER_BREAKDOWN},
                 "series": {"value": examples.USER_SERIES},
             },
         },

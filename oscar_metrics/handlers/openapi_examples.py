@@ -15,6 +15,8 @@ from oscar_metrics.wire import (
     LedgerPart,
     Metric,
     Owner,
+    OwnerBreakdown,
+    OwnerItem,
     Owners,
     Restatement,
     ServiceBreakdown,
@@ -225,6 +227,29 @@ COUNTRY_BREAKDOWN = msgspec.to_builtins(
             for entry in (_SPAIN, _FRANCE)
         ),
         sources=(_REQUEST_LOGS, _COUNTRIES),
+    )
+)
+
+OWNER_BREAKDOWN = msgspec.to_builtins(
+    OwnerBreakdown(
+        start=_START,
+        end=_END,
+        group_by="owner",
+        items=(
+            OwnerItem(
+                key=_ALICE,
+                name="Alice Example",
+                services_count=1,
+                requests_count_total=4,
+                requests_count_sync=3,
+                requests_count_async=1,
+                requests_count_exposed=7,
+                unique_users_count=1,
+                countries=(_SPAIN, _FRANCE),
+                failed_count=1,
+            ),
+        ),
+        sources=(_INVENTORY, _REQUEST_LOGS, _EXPOSED, _COUNTRIES),
     )
 )
 

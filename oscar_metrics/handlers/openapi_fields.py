@@ -46,7 +46,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     ),
     **{
         f"{shape}Period.{name}": _time(f"{which} instant of the period within the range, included.")
-        for shape in ("Summary", "Service", "User", "Country")
+        for shape in ("Summary", "Service", "User", "Country", "Owner")
         for name, which in (("start", "First"), ("end", "Last"))
     },
     # Calls.
@@ -79,8 +79,12 @@ FIELDS: dict[str, dict[str, Any]] = {
     "cpu_hours": _count("CPU core-hours; only with `include_usage=true`."),
     "gpu_hours": _count("GPU-hours; only with `include_usage=true`."),
     "unattributed": _text("True on the blank row of usage no service could be found for."),
+    "OwnerItem.unattributed": _text("True on the blank row of what is nobody's."),
     # Rows.
     "key": _text("What the row is about: a service name, a user id or a country."),
+    "OwnerItem.key": _text("The owner's user id; `cluster_admin` for the platform itself."),
+    "OwnerItem.name": _text("What people call the owner; the id where nothing else is known."),
+    "services_count": _count("Distinct services of the owner that were called in the range."),
     "namespaces": _text("Namespaces the name was called in, where the records say."),
     # How sure.
     "sources": _text("What became of each source the answer rests on."),

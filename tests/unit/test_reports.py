@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from oscar_metrics import groupings, reports
+from oscar_metrics import figures, groupings, reports
 from oscar_metrics.facts import (
     CallKey,
     CountryFrom,
@@ -39,7 +39,7 @@ from oscar_metrics.outcome import (
     SealedPart,
     Unavailable,
 )
-from oscar_metrics.ownership import Ownership
+from oscar_metrics.privacy import Privacy
 from oscar_metrics.reports import Calls
 from oscar_metrics.sums import CallSums, Grouping, of_tallies
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, ReportRange, Span
@@ -47,6 +47,7 @@ from oscar_metrics.wire import GroupBy, Metric, ServiceItem, SourceName, SourceS
 
 ASKED = ReportRange(span=Span(0, DAY_NS), start="a", end="b")
 NOW = 2 * DAY_NS
+PLAIN = Privacy()
 GONE = Unavailable(origin="x", notes=("gone",))
 
 
@@ -135,7 +136,9 @@ def source(sources: tuple[SourceStatus, ...], name: SourceName) -> SourceStatus:
 
 
 def test_a_summary_adds_up_what_was_said() -> None:
-    summary = reports.summary(ASKED, NOW, INVENTORY, USAGE, calls(log(EXECUTIONS), log(EXPOSED)))
+    summary = reports.summary(
+        ASKED, NOW, INVENTORY, USAGE, calls(log(EXECUTIONS), log(EXPOSED)), privacy=PLAIN
+    )
     assert plain(summary.totals) == {
         "services_count_active": 2,
         "services_count_total": 3,
@@ -193,6 +196,7 @@ def test_a_number_is_null_exactly_when_a_source_of_it_is_missing(lost: str, null
         given_["inventory"],
         given_["usage"],
         calls(given_["executions"], given_["exposed"]),
+        privacy=PLAIN,
     )
     totals = plain(summary.totals)
     assert {name for name, value in totals.items() if value is None} == null
@@ -208,7 +212,7 @@ def test_only_the_measure_in_doubt_is_affected() -> None:
         notes=("nothing measures GPUs",),
         measures=frozenset({Measure.GPU}),
     )
-    summary = reports.summary(ASKED, NOW, INVENTORY, usage, calls(log({}), log({})))
+    summary = reports.summary(ASKED, NOW, INVENTORY, usage, calls(log({}), log({})), privacy=PLAIN)
     assert source(summary.sources, SourceName.USAGE).affects == ("gpu_hours_total",)
     assert (summary.totals.cpu_hours_total, summary.totals.gpu_hours_total) == (0.0, None)
 
@@ -221,7 +225,9 @@ def test_coverage_and_gaps_are_told() -> None:
         gaps=(Gap(span=Span(0, DAY_NS // 4), reason=GapReason.RETENTION),),
     )
     said = source(
-        reports.summary(ASKED, NOW, INVENTORY, USAGE, calls(executions, log({}))).sources,
+        reports.summary(
+            ASKED, NOW, INVENTORY, USAGE, calls(executions, log({})), privacy=PLAIN
+        ).sources,
         SourceName.REQUEST_LOGS,
     )
     assert (said.coverage, said.notes, said.origin) == (0.75, "6 h missing", "loki")
@@ -242,7 +248,9 @@ def test_each_source_says_what_of_it_came_from_the_ledger() -> None:
         provisional_ns=HOUR_NS // 2,
     )
     executions = msgspec.structs.replace(log(EXECUTIONS), sealed=sealed)
-    report = reports.summary(ASKED, NOW, INVENTORY, USAGE, calls(executions, log({})))
+    report = reports.summary(
+        ASKED, NOW, INVENTORY, USAGE, calls(executions, log({})), privacy=PLAIN
+    )
     for name in SourceName:
         said = source(report.sources, name)
         if name in (SourceName.REQUEST_LOGS, SourceName.COUNTRIES):
@@ -255,14 +263,16 @@ def test_each_source_says_what_of_it_came_from_the_ledger() -> None:
         else:
             assert said.ledger is UNSET
     # As of noon the half that is sealed was all there was.
-    report = reports.summary(ASKED, DAY_NS // 2, INVENTORY, USAGE, calls(executions, log({})))
+    report = reports.summary(
+        ASKED, DAY_NS // 2, INVENTORY, USAGE, calls(executions, log({})), privacy=PLAIN
+    )
     said = source(report.sources, SourceName.REQUEST_LOGS)
     assert plain(said.ledger)["coverage"] == 1.0
 
 
 def test_what_was_restated_is_listed_only_where_it_was_asked() -> None:
     asked = msgspec.structs.replace(ASKED, as_of="c", as_of_ns=NOW)
-    report = reports.summary(asked, NOW, INVENTORY, USAGE, calls(log({}), log({})))
+    report = reports.summary(asked, NOW, INVENTORY, USAGE, calls(log({}), log({})), privacy=PLAIN)
     assert (report.as_of, report.restated) == ("c", UNSET)
     assert reports.with_restated(report, []).restated == ()
     hours = [
@@ -293,6 +303,7 @@ def test_services_of_one_name_are_one_row_that_names_its_namespaces() -> None:
         calls(log(EXECUTIONS), log(EXPOSED)),
         group_by="Service",
         include_users=True,
+        privacy=PLAIN,
     )
     rows = {item.key: item for item in report.items}
     assert list(rows) == ["other", "svc", "web"]
@@ -313,6 +324,7 @@ def test_usage_rows_add_up_to_the_total_with_what_nothing_claims() -> None:
         include_users=False,
         inventory=INVENTORY,
         usage=USAGE,
+        privacy=PLAIN,
     )
     hours = {item.key: item.cpu_hours for item in report.items}
     assert hours == {"": 0.25, "other": 0.0, "quiet": 0.01, "svc": 1.5, "web": 0.0}
@@ -321,7 +333,12 @@ def test_usage_rows_add_up_to_the_total_with_what_nothing_claims() -> None:
 
 def test_a_missing_request_log_leaves_its_fields_null_and_the_rest_exact() -> None:
     report = reports.service_breakdown(
-        ASKED, NOW, calls(GONE, log(EXPOSED)), group_by="service", include_users=False
+        ASKED,
+        NOW,
+        calls(GONE, log(EXPOSED)),
+        group_by="service",
+        include_users=False,
+        privacy=PLAIN,
     )
     (row,) = report.items
     assert (row.key, row.requests_count_exposed) == ("web", 7)
@@ -331,7 +348,7 @@ def test_a_missing_request_log_leaves_its_fields_null_and_the_rest_exact() -> No
 
 def test_no_request_log_at_all_is_no_row_and_says_so() -> None:
     for make in (reports.user_breakdown, reports.country_breakdown):
-        report = make(ASKED, NOW, calls(GONE, GONE), group_by="g")
+        report = make(ASKED, NOW, calls(GONE, GONE), group_by="g", privacy=PLAIN)
         assert report.items == ()
         assert "items" in source(report.sources, SourceName.REQUEST_LOGS).affects
 
@@ -343,7 +360,11 @@ def test_membership_is_the_rosters_word_else_the_rule() -> None:
         "ana": RosterUser(id="ana", country="ES"),
     }
     report = reports.user_breakdown(
-        ASKED, NOW, calls(log(tallies), GONE, Ok(facts=roster, origin="file")), group_by="user"
+        ASKED,
+        NOW,
+        calls(log(tallies), GONE, Ok(facts=roster, origin="file")),
+        group_by="user",
+        privacy=PLAIN,
     )
     assert {item.key: item.membership for item in report.items} == {
         "": "unknown",
@@ -357,7 +378,9 @@ def test_membership_is_the_rosters_word_else_the_rule() -> None:
 
 
 def test_no_country_is_the_row_unknown_and_never_inside_a_list() -> None:
-    report = reports.country_breakdown(ASKED, NOW, calls(log(EXECUTIONS), GONE), group_by="country")
+    report = reports.country_breakdown(
+        ASKED, NOW, calls(log(EXECUTIONS), GONE), group_by="country", privacy=PLAIN
+    )
     assert [(i.key, i.executions_count, i.unique_users_count) for i in report.items] == [
         ("ES", 7, 2),
         ("FR", 4, 2),
@@ -384,24 +407,15 @@ def test_a_value_is_one_figure_of_one_source(
 ) -> None:
     of_one = Counter({key: count for key, count in EXECUTIONS.items() if key.service == "svc"})
     sums = of_tallies(of_one, groupings.ONE_SERVICE[LogStream.EXECUTIONS])
-    counted = reports.service_count(Ok(facts=sums, origin="log-files"))
+    counted = figures.service_count(Ok(facts=sums, origin="log-files"))
     outcome = USAGE if metric in (Metric.CPU_HOURS, Metric.GPU_HOURS) else counted
-    figure = reports.service_metric(ASKED, NOW, "svc", metric, outcome)
-    value = plain(reports.value(ASKED, "svc", figure))
+    figure = figures.service_metric(ASKED, NOW, "svc", metric, outcome, privacy=PLAIN)
+    value = plain(figures.value(ASKED, "svc", figure))
     assert (value["value"], value.get("unit")) == (expected, unit)
     assert len(value["sources"]) == 1
-    nothing = reports.service_metric(ASKED, NOW, "svc", metric, GONE)
+    nothing = figures.service_metric(ASKED, NOW, "svc", metric, GONE, privacy=PLAIN)
     assert nothing.value is None
     assert nothing.sources[0].affects == ("value",)
-
-
-def test_owners_are_named_and_the_administrator_is_always_there() -> None:
-    assert isinstance(INVENTORY, Ok)
-    assert plain(reports.owners(Ownership(INVENTORY.facts, None)).owners) == [
-        {"id": "ana@x", "name": "Ana B", "namespace": "ns"},
-        {"id": "cluster_admin", "name": "oscar", "namespace": ""},
-        {"id": "zed", "name": "zed", "namespace": "two"},
-    ]
 
 
 KEYS = st.builds(
@@ -421,12 +435,12 @@ def test_breakdowns_reconcile_with_the_summary(tallies: dict[CallKey, int]) -> N
         {key._replace(kind=Kind.EXPOSED, user=""): count for key, count in tallies.items()}
     )
     both = calls(log(tallies), log(dict(exposed)))
-    totals = reports.summary(ASKED, NOW, INVENTORY, USAGE, both).totals
+    totals = reports.summary(ASKED, NOW, INVENTORY, USAGE, both, privacy=PLAIN).totals
     services = reports.service_breakdown(
-        ASKED, NOW, both, group_by="service", include_users=True
+        ASKED, NOW, both, group_by="service", include_users=True, privacy=PLAIN
     ).items
-    users = reports.user_breakdown(ASKED, NOW, both, group_by="user").items
-    countries = reports.country_breakdown(ASKED, NOW, both, group_by="country").items
+    users = reports.user_breakdown(ASKED, NOW, both, group_by="user", privacy=PLAIN).items
+    countries = reports.country_breakdown(ASKED, NOW, both, group_by="country", privacy=PLAIN).items
 
     def column(name: str, rows: tuple[ServiceItem, ...] = services) -> int:
         return sum(getattr(row, name) for row in rows)
@@ -459,22 +473,24 @@ def test_each_report_is_the_same_from_no_more_than_it_asks_for(tallies: dict[Cal
 
     both = calls(log(tallies), log(tallies))
     summaries = [
-        reports.summary(ASKED, NOW, INVENTORY, USAGE, said)
+        reports.summary(ASKED, NOW, INVENTORY, USAGE, said, privacy=PLAIN)
         for said in (both, least(groupings.SUMMARY))
     ]
     assert summaries[0] == summaries[1]
     services = [
-        reports.service_breakdown(ASKED, NOW, said, group_by="service", include_users=True)
+        reports.service_breakdown(
+            ASKED, NOW, said, group_by="service", include_users=True, privacy=PLAIN
+        )
         for said in (both, least(groupings.BREAKDOWNS[GroupBy.SERVICE]))
     ]
     assert services[0] == services[1]
     users = [
-        reports.user_breakdown(ASKED, NOW, said, group_by="user")
+        reports.user_breakdown(ASKED, NOW, said, group_by="user", privacy=PLAIN)
         for said in (both, least(groupings.BREAKDOWNS[GroupBy.USER]))
     ]
     assert users[0] == users[1]
     countries = [
-        reports.country_breakdown(ASKED, NOW, said, group_by="country")
+        reports.country_breakdown(ASKED, NOW, said, group_by="country", privacy=PLAIN)
         for said in (both, least(groupings.BREAKDOWNS[GroupBy.COUNTRY]))
     ]
     assert countries[0] == countries[1]

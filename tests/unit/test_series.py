@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from oscar_metrics import groupings, reports
+from oscar_metrics import groupings, owner_reports, reports
 from oscar_metrics.facts import (
     CallKey,
     CallLog,
@@ -28,7 +28,9 @@ from oscar_metrics.facts import (
 )
 from oscar_metrics.groupings import Needs
 from oscar_metrics.outcome import Gap, GapReason, Measure, Ok, Outcome, Partial, Unavailable
+from oscar_metrics.ownership import Ownership
 from oscar_metrics.periods import with_periods
+from oscar_metrics.privacy import Privacy
 from oscar_metrics.reports import Calls
 from oscar_metrics.sums import CallSums, of_slots
 from oscar_metrics.timerange import DAY_NS, SLOT_NS, Span, parse_instant, report_range
@@ -44,12 +46,14 @@ from oscar_metrics.wire import (
 
 START, END = "2026-04-01T00:00:00Z", "2026-04-03T23:59:59Z"
 NOW = parse_instant("2026-05-01T00:00:00Z")
+PLAIN = Privacy()
 FIRST = parse_instant(START)
 DAYS = [Span(FIRST + day * DAY_NS, FIRST + (day + 1) * DAY_NS) for day in range(3)]
 ASKED = with_periods(report_range(START, END, NOW), "day", None, 10)
 BOUNDS = (*(day.start_ns for day in DAYS), DAYS[-1].stop_ns)
 INVENTORY = Ok(
-    facts=Inventory(services=(Service(namespace="ns", name="svc"),)), origin="kubernetes"
+    facts=Inventory(services=(Service(namespace="ns", name="svc", owner="eve"),)),
+    origin="kubernetes",
 )
 GONE = Unavailable(origin="x", notes=("gone",))
 NO_USAGE = Ok(facts=Usage(cpu_seconds={}, gpu_seconds={}), origin="prometheus")
@@ -102,7 +106,7 @@ def summary(
     now_ns: int = NOW,
 ) -> tuple[Totals, list[SummaryPeriod]]:
     report = reports.summary(
-        ASKED, now_ns, INVENTORY, usage, given_calls, usage_by_period=by_period
+        ASKED, now_ns, INVENTORY, usage, given_calls, usage_by_period=by_period, privacy=PLAIN
     )
     assert isinstance(report, Summary)
     assert report.periods is not UNSET
@@ -138,7 +142,7 @@ def test_a_period_says_which_range_it_is_the_answer_to() -> None:
     asked = report_range("2026-04-01T10:00:00.5Z", "2026-04-02T00:00:00Z", NOW)
     asked = with_periods(asked, "day", None, 10)
     given_calls = calls({}, groupings.SUMMARY)
-    periods = reports.summary(asked, NOW, INVENTORY, NO_USAGE, given_calls).periods
+    periods = reports.summary(asked, NOW, INVENTORY, NO_USAGE, given_calls, privacy=PLAIN).periods
     assert periods is not UNSET
     assert [(p.start, p.end) for p in periods] == [
         ("2026-04-01T10:00:00.5Z", "2026-04-01T23:59:59Z"),
@@ -152,7 +156,9 @@ def test_a_period_says_which_range_it_is_the_answer_to() -> None:
 def test_there_are_no_periods_where_none_were_asked_for(group_by: GroupBy) -> None:
     asked = report_range(START, END, NOW)
     whole = calls(THREE_DAYS, groupings.SUMMARY)
-    assert "periods" not in plain(reports.summary(asked, NOW, INVENTORY, NO_USAGE, whole))
+    assert "periods" not in plain(
+        reports.summary(asked, NOW, INVENTORY, NO_USAGE, whole, privacy=PLAIN)
+    )
     assert "periods" not in plain(breakdown(asked, group_by, THREE_DAYS))
 
 
@@ -235,12 +241,24 @@ def breakdown(asked: Any, group_by: GroupBy, executions: ByDay, *gaps: Gap) -> A
     match group_by:
         case GroupBy.SERVICE:
             return reports.service_breakdown(
-                asked, NOW, given_calls, group_by="service", include_users=True
+                asked, NOW, given_calls, group_by="service", include_users=True, privacy=PLAIN
             )
         case GroupBy.USER:
-            return reports.user_breakdown(asked, NOW, given_calls, group_by="user")
+            return reports.user_breakdown(asked, NOW, given_calls, group_by="user", privacy=PLAIN)
+        case GroupBy.OWNER:
+            return owner_reports.owner_breakdown(
+                asked,
+                NOW,
+                given_calls,
+                INVENTORY,
+                Ownership(INVENTORY.facts, None),
+                group_by="owner",
+                privacy=PLAIN,
+            )
         case GroupBy.COUNTRY:
-            return reports.country_breakdown(asked, NOW, given_calls, group_by="country")
+            return reports.country_breakdown(
+                asked, NOW, given_calls, group_by="country", privacy=PLAIN
+            )
 
 
 @pytest.mark.parametrize(
@@ -249,6 +267,7 @@ def breakdown(asked: Any, group_by: GroupBy, executions: ByDay, *gaps: Gap) -> A
         (GroupBy.SERVICE, [["svc"], ["web"], ["svc"]]),
         (GroupBy.USER, [["ana", "bob"], [], ["ana"]]),
         (GroupBy.COUNTRY, [["ES"], [], ["ES"]]),
+        (GroupBy.OWNER, [["eve"], [""], ["eve"]]),
     ],
 )
 def test_a_period_has_the_rows_of_what_was_called_in_it(
@@ -294,6 +313,7 @@ def test_usage_rows_of_periods_add_up_to_those_of_the_total() -> None:
         inventory=INVENTORY,
         usage=usage,
         usage_by_period=by_period,
+        privacy=PLAIN,
     )
     assert report.periods is not UNSET
     assert [{row.key: row.cpu_hours for row in p.items} for p in report.periods] == [
@@ -324,6 +344,7 @@ def test_counts_add_up_over_periods_and_people_are_counted_once(by_day: ByDay) -
         (GroupBy.SERVICE, "requests_count_total"),
         (GroupBy.USER, "executions_count"),
         (GroupBy.COUNTRY, "executions_count"),
+        (GroupBy.OWNER, "requests_count_total"),
     ):
         report = plain(breakdown(ASKED, group_by, by_day))
         summed: Counter[str] = Counter()
