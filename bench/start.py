@@ -21,7 +21,7 @@ ROUNDS = 7
 DEPENDENCIES = (
     "litestar, msgspec, httpx, uvicorn, uvloop, httptools, structlog, stamina, yaml, "
     "geoip2.database, maxminddb, pycountry, prometheus_client, duckdb, kubernetes.aio.client, "
-    "kubernetes.aio.config"
+    "kubernetes.aio.config, authlib.oidc.discovery, joserfc.jws"
 )
 
 

@@ -125,7 +125,7 @@ class Issuer:
         if userinfo is not None:
             found.append(_problem(f"the userinfo endpoint of {self.url} {REASON_TEXT[userinfo]}"))
         found += self._warnings(document)
-        usable = f"{self.url} can be used: {len(keys)} keys"
+        usable = f"{self.url} can be used; keys: {len(keys)}"
         return found or [Finding(source=SOURCE, level=Level.OK, says=usable)]
 
     def _warnings(self, document: Mapping[str, Any]) -> list[Finding]:

@@ -35,7 +35,7 @@ class OidcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     users_admin: tuple[str, ...] = ()
     # How long an issuer's word about a user is believed, in seconds; a log-out is seen after it.
     user_seconds: Annotated[float, Meta(ge=0, le=3600)] = 60.0
-    # Tokens remembered, the least recently used forgotten first; some 600 bytes each.
+    # Tokens remembered, the least recently used forgotten first; some 400 bytes each.
     tokens_kept: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     # How far an issuer's clock and ours may be apart, in seconds.
     leeway_seconds: Annotated[float, Meta(ge=0, le=300)] = 10.0

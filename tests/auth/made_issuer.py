@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections import Counter
+import ssl
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -19,30 +20,33 @@ USERINFO = "/userinfo"
 class MadeIssuer:
     """Answers what `answers` has for a path; `held` ones only once the event is set."""
 
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
+    def __init__(self, server: asyncio.Server, scheme: str) -> None:
         port = server.sockets[0].getsockname()[1]
-        self.host = f"http://127.0.0.1:{port}"
+        self.host = f"{scheme}://127.0.0.1:{port}"
         self.url = f"{self.host}/realms/plain"
         self.calls: Counter[str] = Counter()
         self.called = asyncio.Event()
-        self.headers: list[str] = []
+        # The last requests, as they came.
+        self.requests: deque[str] = deque(maxlen=10)
         self.held: dict[str, asyncio.Event] = {}
         self.answers: dict[str, bytes] = {}
-        self.says(
-            DISCOVERY,
-            {
-                "issuer": self.url,
-                "jwks_uri": self.host + KEYS,
-                "userinfo_endpoint": self.host + USERINFO,
-            },
-        )
+        self.document = {
+            "issuer": self.url,
+            "jwks_uri": self.host + KEYS,
+            "userinfo_endpoint": self.host + USERINFO,
+            "authorization_endpoint": self.host + "/authorize",
+            "token_endpoint": self.host + "/token",
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }
+        self.says(DISCOVERY, self.document)
         self.has_keys(key())
         self.says(USERINFO, {"sub": CLAIMS["sub"], "group_membership": ["users"]})
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def start(cls) -> AsyncIterator[MadeIssuer]:
+    async def start(cls, tls: ssl.SSLContext | None = None) -> AsyncIterator[MadeIssuer]:
         """Answer on a free port; what is held is dropped at the end."""
         connections: set[asyncio.Task[None]] = set()
 
@@ -56,8 +60,8 @@ class MadeIssuer:
                 connections.discard(task)
                 writer.close()
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        issuer = cls(server)
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+        issuer = cls(server, "https" if tls else "http")
         try:
             yield issuer
         finally:
@@ -96,7 +100,7 @@ class MadeIssuer:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             request = (await reader.readuntil(b"\r\n\r\n")).decode()
-            self.headers.append(request)
+            self.requests.append(request)
             path = request.split(" ")[1]
             self.calls[path] += 1
             if (event := self.held.get(path)) is not None:
