@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.sources.logql import EXECUTIONS_QUERY, EXPOSED_QUERY, LogQuery, Matcher
-from oscar_metrics.sources.upstream import Upstream, UpstreamLimits
+from oscar_metrics.sources.upstream import Upstream, UpstreamLimits, version_of
 from oscar_metrics.sources.upstream_credentials import CredentialSettings
 from oscar_metrics.sources.upstream_tls import TlsSettings
 from oscar_metrics.telemetry import Telemetry
@@ -294,7 +294,7 @@ class LokiApi:
             lookback_ns=duration_ns(limits.max_query_lookback),
             retention_ns=duration_ns(limits.retention_period),
             split_ns=self.known.split_ns,
-            version=answer.version,
+            version=version_of(answer.version),
         )
 
     def learn(self, error: UpstreamError, *, asked: int) -> bool:

@@ -10,6 +10,7 @@ from oscar_metrics.sources import promql
 from oscar_metrics.sources.prometheus_api import ORIGIN, PrometheusApi, PrometheusSettings
 from oscar_metrics.sources.prometheus_scrapes import Scrapes, retained_from_ms, scrapes_of
 from oscar_metrics.sources.prometheus_windows import Window
+from oscar_metrics.sources.upstream import version_of
 from oscar_metrics.timerange import MILLISECOND_NS
 
 _DAY_MS = 86_400_000
@@ -62,7 +63,7 @@ class PrometheusCheck:
     async def _server(self) -> None:
         try:
             build = await self._api.status("buildinfo")
-            version = build.get("version", "")
+            version = version_of(build.get("version"))
         except UpstreamError:
             version = ""
         self._ok(f"answers queries{f', version {version}' if version else ''}")

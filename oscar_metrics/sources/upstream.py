@@ -317,6 +317,14 @@ def map_httpx_errors(name: str) -> Iterator[None]:
         raise UpstreamError(name, reason, _shorten(str(exc) or type(exc).__name__)) from exc
 
 
+def version_of(told: object) -> str:
+    """A server's version as it tells it; blank for any other text, which is not passed on."""
+    return told if isinstance(told, str) and _VERSION.fullmatch(told) else ""
+
+
+_VERSION = re.compile(r"[a-z]{0,8}-?\d+(\.\d+)*([-+][\w.+-]{1,30})?")
+
+
 def _backoff(exc: Exception) -> bool | float:
     if not isinstance(exc, UpstreamError) or not exc.retryable:
         return False

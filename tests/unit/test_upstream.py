@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from oscar_metrics.errors import Reason, UpstreamError
-from oscar_metrics.sources.upstream import Upstream, UpstreamLimits
+from oscar_metrics.sources.upstream import Upstream, UpstreamLimits, version_of
 from oscar_metrics.telemetry import Telemetry
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -146,3 +146,21 @@ async def test_a_credential_that_cannot_be_sent_is_not_said() -> None:
         with pytest.raises(UpstreamError) as caught:
             await upstream.get("/", {})
     assert "PLANTED" not in f"{caught.value} {caught.value.detail}"
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("3.7.8", "3.7.8"),
+        ("v2.53.1-lts+build.7", "v2.53.1-lts+build.7"),
+        ("main-2024", "main-2024"),
+        ("", ""),
+        (None, ""),
+        (3, ""),
+        ("Bearer 5ec2e7", ""),
+        ("5ec2e7d1e2c0de", ""),
+        ("<html>", ""),
+    ],
+)
+def test_only_a_version_is_taken_for_one(told: object, version: str) -> None:
+    assert version_of(told) == version
