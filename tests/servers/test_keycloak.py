@@ -32,21 +32,22 @@ def userinfo(keycloak: Keycloak, realm: str, token: str) -> httpx.Response:
     return httpx.get(
         f"{keycloak.issuer(realm)}/protocol/openid-connect/userinfo",
         headers={"Authorization": f"Bearer {token}"},
+        timeout=60,
     )
 
 
 def published(keycloak: Keycloak, realm: str) -> set[str]:
     """Return the ids of the keys that the realm has for signatures."""
-    keys = httpx.get(f"{keycloak.issuer(realm)}/protocol/openid-connect/certs").json()["keys"]
-    return {key["kid"] for key in keys if key["use"] == "sig"}
+    answer = httpx.get(f"{keycloak.issuer(realm)}/protocol/openid-connect/certs", timeout=60)
+    return {key["kid"] for key in answer.json()["keys"] if key["use"] == "sig"}
 
 
 @pytest.mark.parametrize("realm", REALMS)
 def test_a_token_names_its_issuer_and_its_user(keycloak: Keycloak, realm: str) -> None:
     token = keycloak.token(realm, "alice")
 
-    configuration = httpx.get(f"{keycloak.issuer(realm)}/.well-known/openid-configuration").json()
-    assert claims(token)["iss"] == keycloak.issuer(realm) == configuration["issuer"]
+    told = httpx.get(f"{keycloak.issuer(realm)}/.well-known/openid-configuration", timeout=60)
+    assert claims(token)["iss"] == keycloak.issuer(realm) == told.json()["issuer"]
     assert claims(token)["sub"] == keycloak.subject(realm, "alice")
     assert header(token)["alg"] == "RS256"
     assert header(token)["kid"] in published(keycloak, realm)
@@ -112,7 +113,7 @@ def test_userinfo_refuses_an_expired_token(keycloak: Keycloak) -> None:
     expires_seconds = claims(token)["exp"]
 
     while (answer := userinfo(keycloak, "plain", token)).status_code == httpx.codes.OK:
-        assert time.time() < expires_seconds + 10
+        assert time.time() < expires_seconds + 60
         time.sleep(0.2)
 
     assert answer.status_code == httpx.codes.UNAUTHORIZED
