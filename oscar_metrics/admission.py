@@ -58,6 +58,15 @@ class Admitted:
         """Whether there is nothing to leave out."""
         return self.viewer.caller.administrator and not self.viewer.owner
 
+    @property
+    def seen(self) -> str:
+        """What of the cluster is seen, in a word or two for the log."""
+        if self.sees_everything:
+            return "cluster"
+        if self.viewer.caller.administrator:
+            return f"owner:{self._privacy.user(self._user)}"
+        return "visible" if self._mode is ScopeMode.VISIBLE else "own"
+
     def scope(self, span: Span) -> Scope | None:
         """What is seen over a span; None for everything. Raises ValueError before `decide`."""
         if self.sees_everything:

@@ -20,17 +20,17 @@ class BasicAuth:
         self._username = username.encode()
         self._password = password.encode()
 
-    def check(self, authorization: str | None) -> None:
+    def check(self, authorization: str) -> None:
         """Nothing for the administrator; raises Unauthorized for anyone else.
 
-        `authorization` is the header's value, or None where the request has none.
+        `authorization` is the header's value, blank where the request has none.
         """
-        scheme, _, encoded = (authorization or "").partition(" ")
+        scheme, _, encoded = authorization.partition(" ")
         given = _credentials(encoded) if scheme.lower() == "basic" else None
         if given is None or not self._match(*given):
             raise Unauthorized(BEARER_CHALLENGE if scheme == "Bearer" else BASIC_CHALLENGE)
 
-    def admits(self, authorization: str | None) -> bool:
+    def admits(self, authorization: str) -> bool:
         """Whether `check` would pass."""
         try:
             self.check(authorization)

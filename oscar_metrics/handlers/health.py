@@ -16,7 +16,7 @@ from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.wire import SourceName
 
 AnyRequest = Request[Any, Any, Any]
-_NOT_STORED = {"Cache-Control": "no-store"}
+_NOT_STORED = {"Cache-Control": "no-store", "Vary": "Authorization"}
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class HealthRoutes:
 
     async def readyz(self, request: AnyRequest) -> Response[bytes]:
         """The process can answer, also with every source and the ledger down: it then says so."""
-        if not self._auth.admits(request.headers.get("authorization")):
+        if not self._auth.admits(request.headers.get("authorization", "")):
             return _json(Readiness(status="ready"))
         ledger = None if self._ledger_status is None else self._ledger_status()
         sources = self._aggregator.last_said()
@@ -73,7 +73,7 @@ class HealthRoutes:
             encode, content_type = choose_encoder("")
         return Response(
             content=encode(self._telemetry.registry),
-            headers={**_NOT_STORED, "Content-Type": content_type, "Vary": "Accept"},
+            headers={"Cache-Control": "no-store", "Content-Type": content_type, "Vary": "Accept"},
         )
 
 

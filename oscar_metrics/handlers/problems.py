@@ -12,7 +12,14 @@ from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET
 
-from oscar_metrics.errors import NotNow, RequestError, Unauthorized
+from oscar_metrics.errors import (
+    BodyTooLarge,
+    NotNow,
+    RequestError,
+    TooManyFailures,
+    Unauthorized,
+)
+from oscar_metrics.handlers import audit
 from oscar_metrics.wire import ErrorBody
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -27,12 +34,17 @@ def exception_handlers() -> ExceptionHandlersMap:
     }
 
 
-def _request_error(_: Request[Any, Any, Any], exc: RequestError) -> Response[bytes]:
+def _request_error(request: Request[Any, Any, Any], exc: RequestError) -> Response[bytes]:
+    audit.note(request, error=exc.text)
     headers = {}
-    if isinstance(exc, Unauthorized):
-        headers["WWW-Authenticate"] = exc.challenge
-    if isinstance(exc, NotNow):
-        headers["Retry-After"] = str(exc.retry_after_seconds)
+    match exc:
+        case Unauthorized():
+            headers["WWW-Authenticate"] = exc.challenge
+        case NotNow() | TooManyFailures():
+            headers["Retry-After"] = str(exc.retry_after_seconds)
+        case BodyTooLarge():
+            # What is left of the body would be taken for the next request.
+            headers["Connection"] = "close"
     body = ErrorBody(
         error=exc.text,
         parameter=UNSET if exc.parameter is None else exc.parameter,
@@ -59,5 +71,5 @@ def _problem(status_code: int, body: ErrorBody, headers: dict[str, str]) -> Resp
         content=msgspec.json.encode(body),
         status_code=status_code,
         media_type="application/json",
-        headers={"Cache-Control": "no-store", **headers},
+        headers={"Cache-Control": "no-store", "Vary": "Authorization", **headers},
     )

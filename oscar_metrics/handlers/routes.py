@@ -7,13 +7,21 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from litestar import Litestar, Response, route
-from litestar.connection import ASGIConnection
 from litestar.enums import HttpMethod
-from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Guard
 
 from oscar_metrics.aggregator import Aggregator
+from oscar_metrics.auth.access_settings import AccessSettings
+from oscar_metrics.auth.addresses import Proxies
+from oscar_metrics.auth.attempts import FailedLogins
+from oscar_metrics.auth.authenticator import Authenticator, UserTokens
 from oscar_metrics.auth.basic import BasicAuth
+from oscar_metrics.handlers.answer_headers import AnswerHeaders
+from oscar_metrics.handlers.audit import Audited
+from oscar_metrics.handlers.authentication import Authentication
+from oscar_metrics.handlers.body_bound import refuse_large_body
+from oscar_metrics.handlers.cors import Cors
 from oscar_metrics.handlers.health import HealthRoutes
 from oscar_metrics.handlers.measured import Measured
 from oscar_metrics.handlers.problems import exception_handlers
@@ -31,6 +39,8 @@ def build_app(
     *,
     username: str,
     password: str,
+    users: UserTokens | None,
+    access: AccessSettings,
     telemetry: Telemetry,
     version: str,
     running: AbstractAsyncContextManager[None] | None = None,
@@ -38,42 +48,59 @@ def build_app(
 ) -> ASGIApp:
     """The ASGI application over an aggregator, which it closes when it shuts down.
 
-    `username` and `password` are the administrator's; `version` is what the OpenAPI
+    `username` and `password` are the administrator's; `users` knows other people by their
+    tokens, None where they are not let in, and is closed, too. `version` is what the OpenAPI
     document says this is. `running` is entered before the first request is answered and
     left after the last one. `ledger_status` is what readiness tells of the ledger.
     """
-    auth = BasicAuth(username, password)
+    administrator = BasicAuth(username, password)
+    failures = FailedLogins(
+        per_minute=access.failed_logins_per_minute, addresses_most=access.addresses_kept
+    )
+    authentication = Authentication(
+        Authenticator(administrator, users, failures),
+        Proxies(access.trusted_proxies),
+        aggregator.privacy,
+    )
     litestar = Litestar(
-        route_handlers=create_routes(aggregator, auth, telemetry, version, ledger_status),
+        route_handlers=create_routes(
+            aggregator, administrator, authentication.guard, telemetry, version, ledger_status
+        ),
+        guards=[refuse_large_body],
         exception_handlers=exception_handlers(),
-        on_shutdown=[aggregator.aclose],
+        on_shutdown=[aggregator.aclose, *([users.aclose] if users else [])],
         lifespan=[running] if running else [],
         # The document is written by hand (openapi.py) and what happens is logged by us.
         openapi_config=None,
         logging_config=None,
     )
-    return Measured(litestar, telemetry)
+    answering = AnswerHeaders(Audited(litestar), Cors(access.cors_origins))
+    return Measured(answering, telemetry)
 
 
 def create_routes(
     aggregator: Aggregator,
-    auth: BasicAuth,
+    administrator: BasicAuth,
+    let_in: Guard,
     telemetry: Telemetry,
     version: str,
     ledger_status: Callable[[], LedgerStatus] | None = None,
 ) -> list[HTTPRouteHandler]:
-    """A handler per route of the contract; a trailing slash is the same route."""
+    """A handler per route of the contract; a trailing slash is the same route.
+
+    `let_in` stands before reports, and keeps who is asking in the request's state.
+    """
     reports = Reports(aggregator)
-    health = HealthRoutes(aggregator, auth, telemetry, ledger_status)
+    health = HealthRoutes(aggregator, administrator, telemetry, ledger_status)
     schema = SchemaRoutes(version)
-    admin = [_administrator_only(auth)]
+    known = [let_in]
     return [
-        _get("/system/metrics", reports.summary_without_null, admin),
-        _get("/system/metrics/value", reports.value, admin),
-        _get("/system/metrics/summary", reports.summary, admin),
-        _get("/system/metrics/breakdown", reports.breakdown, admin),
-        _get("/system/metrics/owners", reports.owners, admin),
-        _get("/system/metrics/{serviceName:str}", reports.service_without_null, admin),
+        _get("/system/metrics", reports.summary_without_null, known),
+        _get("/system/metrics/value", reports.value, known),
+        _get("/system/metrics/summary", reports.summary, known),
+        _get("/system/metrics/breakdown", reports.breakdown, known),
+        _get("/system/metrics/owners", reports.owners, known),
+        _get("/system/metrics/{serviceName:str}", reports.service_without_null, known),
         _get("/healthz", health.healthz),
         _get("/readyz", health.readyz),
         _get("/metrics", health.metrics),
@@ -90,10 +117,3 @@ def _get(path: str, answer: Answer, guards: list[Guard] | None = None) -> HTTPRo
         path, http_method=[HttpMethod.GET, HttpMethod.HEAD], guards=guards
     )(answer)
     return decorated
-
-
-def _administrator_only(auth: BasicAuth) -> Guard:
-    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        auth.check(connection.headers.get("authorization"))
-
-    return guard

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import httpx
@@ -12,6 +12,11 @@ import msgspec
 import uvicorn
 
 from oscar_metrics.aggregator import Aggregator
+from oscar_metrics.auth.access_settings import AccessSettings
+from oscar_metrics.auth.authenticator import UserTokens
+from oscar_metrics.auth.basic import BEARER_CHALLENGE
+from oscar_metrics.auth.caller import Caller
+from oscar_metrics.errors import Unauthorized
 from oscar_metrics.facts import (
     CallKey,
     CallLog,
@@ -30,10 +35,13 @@ from oscar_metrics.facts import (
     Usage,
 )
 from oscar_metrics.findings import Finding
+from oscar_metrics.handlers.bounded_http import BoundedHttp
 from oscar_metrics.handlers.routes import build_app
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.sealer_status import LedgerStatus
 from oscar_metrics.outcome import Ok, Outcome, Unavailable, with_facts
+from oscar_metrics.privacy import Privacy
+from oscar_metrics.scope import ScopeMode
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.roster import RosterFile
@@ -45,6 +53,9 @@ NOW = "2026-05-01T12:00:00Z"
 NOW_NS = parse_instant(NOW)
 # When everything the sources speak of happened, where they tell instants apart.
 HAPPENED_NS = parse_instant("2026-04-07T10:20:00Z")
+SHOW_EVERYTHING = Privacy()
+# Tests of anything else fail to log in as often as they like.
+MANY_FAILURES = AccessSettings(failed_logins_per_minute=100_000)
 RANGE = {"start": "2026-04-01T00:00:00Z", "end": "2026-04-30T23:59:59Z"}
 
 
@@ -224,6 +235,9 @@ def aggregator(
     telemetry: Telemetry,
     logs: SaidLogs | None = None,
     ledger: LedgerHolder | None = None,
+    *,
+    mode: ScopeMode = ScopeMode.OWNED,
+    privacy: Privacy = SHOW_EVERYTHING,
 ) -> Aggregator:
     if logs is None and world.executions is not None and world.exposed is not None:
         logs = SaidLogs({LogStream.EXECUTIONS: world.executions, LogStream.EXPOSED: world.exposed})
@@ -239,7 +253,25 @@ def aggregator(
         now_ns=lambda: NOW_NS,
         deadline_seconds=30.0,
         ledger=ledger,
+        mode=mode,
+        privacy=privacy,
     )
+
+
+class KnownTokens:
+    """Knows some users by their tokens; an error stands for what happens with one."""
+
+    def __init__(self, known: Mapping[str, Caller | Exception]) -> None:
+        self._known = known
+
+    async def caller(self, token: str) -> Caller:
+        found = self._known.get(token)
+        if isinstance(found, Caller):
+            return found
+        raise found or Unauthorized(BEARER_CHALLENGE)
+
+    async def aclose(self) -> None:
+        pass
 
 
 @contextmanager
@@ -248,6 +280,8 @@ def serving(
     telemetry: Telemetry,
     *,
     admin: bool = True,
+    users: UserTokens | None = None,
+    access: AccessSettings = MANY_FAILURES,
     ledger_status: Callable[[], LedgerStatus] | None = None,
 ) -> Iterator[httpx.Client]:
     """A client of a server that runs in a thread of its own until the block ends."""
@@ -255,6 +289,8 @@ def serving(
         answering,
         username=USERNAME,
         password=PASSWORD,
+        users=users,
+        access=access,
         telemetry=telemetry,
         version="0.1.0",
         ledger_status=ledger_status,
@@ -263,7 +299,9 @@ def serving(
         app,
         log_config=None,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
+        ws="none",
+        proxy_headers=False,
         lifespan="on",
     )
     server = uvicorn.Server(config)

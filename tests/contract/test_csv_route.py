@@ -115,7 +115,7 @@ def test_accept_works_like_format_and_format_wins(
         f"{PATH}?{RANGE}&group_by=user&format={format_}", headers={"Accept": accept}
     )
     assert response.headers["content-type"] == ("text/csv" if csv else "application/json")
-    assert response.headers["vary"] == "Accept"
+    assert response.headers["vary"] == "Accept, Authorization"
 
 
 def test_accepting_csv_of_services_with_users_is_refused_too(whole: httpx.Client) -> None:

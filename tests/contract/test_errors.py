@@ -89,7 +89,6 @@ def basic(credentials: str) -> str:
             "unsupported group_by",
             "group_by",
         ),
-        ("breakdown?group_by=owner", "unsupported group_by", "group_by"),
         # Ours.
         # Ours: as of, restated, interval, zone; after the range, before anything else.
         (f"summary?as_of=x&{BAD_START}", "invalid start timestamp", "start"),

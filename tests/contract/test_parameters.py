@@ -99,7 +99,7 @@ def test_the_casing_of_group_by_is_echoed(whole: httpx.Client) -> None:
         ("", None),
         ("nope=1", "nope"),
         ("nope", "nope"),
-        ("vo=x&owner=me", "vo, owner"),
+        ("vo=x&project=me", "vo, project"),
         ("b=1&a=1&b=2", "b, a"),
         ("a%0D%0Ab%2C%C3%A9=1", "a%0D%0Ab%2C%C3%A9"),
         ("_=123", "_"),

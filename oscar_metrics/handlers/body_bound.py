@@ -1,0 +1,21 @@
+"""Refuses a request that says it brings a large body, before any of that is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from oscar_metrics.errors import BodyTooLarge
+from oscar_metrics.handlers.bounded_http import MAX_BODY_BYTES
+
+
+def refuse_large_body(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """A guard; a body of unknown length is the protocol's matter."""
+    length = connection.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        raise BodyTooLarge(
+            "request body is too large",
+            detail=f"at most {MAX_BODY_BYTES} bytes are taken, and none are needed",
+        )
