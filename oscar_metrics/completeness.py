@@ -141,8 +141,9 @@ def with_users_note(roster: Outcome[Roster], users: Collection[User]) -> Outcome
     people = {user for user in users if isinstance(user, str)} - {""}
     mechanisms = sorted(people & NOT_PEOPLE)
     if mechanisms:
-        note = f"{len(mechanisms)} of {len(people)} users are not people ({', '.join(mechanisms)})"
-        roster = _with_note(roster, note)
+        shown = " shown" if any_hidden(users) else ""
+        of = f"{len(mechanisms)} of {len(people)} users{shown}"
+        roster = _with_note(roster, f"{of} are not people ({', '.join(mechanisms)})")
     return with_hidden_note(roster, users)
 
 

@@ -155,12 +155,17 @@ def _by_owner(
         return calls
     groups: dict[Grouping, Counter[tuple[object, ...]]] = {}
     for grouping, counts in calls.facts.groups.items():
-        at = grouping.index("service")
+        if not {"service", "namespace"} <= set(grouping):
+            continue
+        service_at, namespace_at = grouping.index("service"), grouping.index("namespace")
         sums: Counter[tuple[object, ...]] = Counter()
         for key, count in counts.items():
-            service = ServiceKey(key[at + 1], key[at])
+            service = ServiceKey(key[namespace_at], key[service_at])
+            changed = list(key)
+            changed[namespace_at] = owner_of(service)
             # A record without a namespace is of the one service there is of its name.
-            named = ownership.placed(service) or service
-            sums[(*key[:at], owner_of(service), named, *key[at + 2 :])] += count
-        groups[(*grouping[:at], "owner", "service", *grouping[at + 2 :])] = sums
+            changed[service_at] = ownership.placed(service) or service
+            sums[tuple(changed)] += count
+        fields = ("owner" if field == "namespace" else field for field in grouping)
+        groups[tuple(fields)] = sums
     return with_facts(calls, CallSums(groups=groups))

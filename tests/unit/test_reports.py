@@ -14,7 +14,6 @@ from msgspec import UNSET
 from oscar_metrics import figures, groupings, reports
 from oscar_metrics.facts import (
     CallKey,
-    CountryFrom,
     Inventory,
     Kind,
     LogStream,
@@ -34,65 +33,14 @@ from oscar_metrics.outcome import (
     GapReason,
     Measure,
     Ok,
-    Outcome,
     Partial,
     SealedPart,
-    Unavailable,
 )
-from oscar_metrics.privacy import Privacy
 from oscar_metrics.reports import Calls
-from oscar_metrics.sums import CallSums, Grouping, of_tallies
-from oscar_metrics.timerange import DAY_NS, HOUR_NS, ReportRange, Span
-from oscar_metrics.wire import GroupBy, Metric, ServiceItem, SourceName, SourceState, SourceStatus
-
-ASKED = ReportRange(span=Span(0, DAY_NS), start="a", end="b")
-NOW = 2 * DAY_NS
-PLAIN = Privacy()
-GONE = Unavailable(origin="x", notes=("gone",))
-
-
-def call(
-    service: str = "svc",
-    *,
-    user: str = "ana",
-    country: str = "ES",
-    kind: Kind = Kind.SYNC,
-    result: Result = Result.OK,
-    namespace: str = "ns",
-) -> CallKey:
-    how = CountryFrom.LABEL if country else CountryFrom.NOTHING
-    return CallKey(namespace, service, user, country, how, kind, result)
-
-
-# What all reports together ask of each log.
-EVERYTHING: dict[LogStream, set[Grouping]] = {
-    stream: {
-        grouping
-        for needs in (groupings.SUMMARY, *groupings.BREAKDOWNS.values())
-        for grouping in needs.get(stream, ())
-    }
-    for stream in LogStream
-}
-
-
-def log(tallies: dict[CallKey, int]) -> Ok[CallSums]:
-    """The sums of every report at once."""
-    asked = set().union(*EVERYTHING.values())
-    return Ok(facts=of_tallies(Counter(tallies), asked), origin="log-files")
-
-
-def calls(
-    executions: Outcome[CallSums],
-    exposed: Outcome[CallSums],
-    roster: Outcome[Roster] | None = None,
-) -> Calls:
-    return Calls(
-        executions=executions,
-        exposed=exposed,
-        geoip=Unavailable(origin="geoip", notes=("no database",)),
-        roster=roster or Ok(facts={}, origin="file"),
-    )
-
+from oscar_metrics.sums import of_tallies
+from oscar_metrics.timerange import DAY_NS, HOUR_NS, Span
+from oscar_metrics.wire import GroupBy, Metric, ServiceItem, SourceName, SourceState
+from tests.unit.reporting import ASKED, GONE, NOW, PLAIN, call, calls, log, plain, source
 
 EXECUTIONS: dict[CallKey, int] = {
     call(): 5,
@@ -124,15 +72,6 @@ USAGE = Ok(
     ),
     origin="prometheus",
 )
-
-
-def plain(value: Any) -> Any:
-    """As it reads on the wire."""
-    return msgspec.json.decode(msgspec.json.encode(value))
-
-
-def source(sources: tuple[SourceStatus, ...], name: SourceName) -> SourceStatus:
-    return next(s for s in sources if s.name is name)
 
 
 def test_a_summary_adds_up_what_was_said() -> None:
