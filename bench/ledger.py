@@ -28,6 +28,7 @@ from pathlib import Path
 import duckdb
 
 from oscar_metrics import groupings
+from oscar_metrics.facts import ServiceKey
 from oscar_metrics.groupings import Needs
 from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.duckdb_schema import CALLS_DIGEST, USAGE_DIGEST
@@ -171,6 +172,7 @@ async def read(
     usage: bool,
     bounds_ns: Sequence[int] = (),
     as_of_ns: int | None = None,
+    only: Callable[[ServiceKey], bool] | None = None,
 ) -> None:
     for stream, by in needs.items():
         await ledger.sealed(KIND_OF[stream], span, as_of_ns=as_of_ns)
@@ -178,6 +180,7 @@ async def read(
             stream,
             [span],
             by,
+            only=only,
             bounds_ns=bounds_ns,
             rows_max=SETTINGS.rows_max,
             as_of_ns=as_of_ns,
@@ -197,14 +200,14 @@ async def best_of(ask: Callable[[], Awaitable[None]]) -> float:
     return best
 
 
-def build(file: Path, requests: int) -> None:
+def build(file: Path, requests: int, services: int = SERVICES) -> None:
     """Write the file day by day, in the tables that sealing writes, and roll it up."""
     began = time.perf_counter()
     asyncio.run(open_ledger(file).aclose())
     with duckdb.connect(str(file), config={"memory_limit": "2GB"}) as connection:
-        name_everything(connection)
+        name_everything(connection, services)
         for day in range(START_NS // DAY_NS, STOP_NS // DAY_NS):
-            build_day(connection, day, requests // ((STOP_NS - START_NS) // DAY_NS))
+            build_day(connection, day, requests // ((STOP_NS - START_NS) // DAY_NS), services)
         rows, calls = connection.execute("SELECT count(*), sum(count) FROM calls").fetchall()[0]
     built = time.perf_counter()
     rolled_up = asyncio.run(roll_up(file))
@@ -215,14 +218,14 @@ def build(file: Path, requests: int) -> None:
     )
 
 
-def name_everything(connection: duckdb.DuckDBPyConnection) -> None:
+def name_everything(connection: duckdb.DuckDBPyConnection, services: int) -> None:
     connection.execute(
         "INSERT INTO users SELECT i, md5(i::VARCHAR) || '@egi.eu'"
         f" FROM range(1, {USERS + 1}) AS r(i)"
     )
     connection.execute(
         "INSERT INTO services SELECT i, 'oscar-svc-' || i % 20, 'service-' || i"
-        f" FROM range(1, {SERVICES + 1}) AS r(i)"
+        f" FROM range(1, {services + 1}) AS r(i)"
     )
     connection.execute(
         "INSERT INTO countries SELECT i, chr(64 + i::INTEGER) || 'X'"
@@ -230,7 +233,9 @@ def name_everything(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def build_day(connection: duckdb.DuckDBPyConnection, day: int, requests: int) -> None:
+def build_day(
+    connection: duckdb.DuckDBPyConnection, day: int, requests: int, services: int
+) -> None:
     """A day of calls, few users and services making most of them, and of usage."""
     connection.execute("BEGIN")
     first = connection.execute("SELECT coalesce(max(id), 0) FROM seals").fetchall()[0][0] + 1
@@ -244,7 +249,7 @@ def build_day(connection: duckdb.DuckDBPyConnection, day: int, requests: int) ->
                IF(exposed, 3, IF(nth % 5 < 3, 1, 2)) AS kind, IF(failed, 2 + nth % 2, 1) AS result,
                count(*)
         FROM (
-            SELECT slot, nth, 1 + floor({SERVICES} * pow(random(), 2))::INTEGER AS service,
+            SELECT slot, nth, 1 + floor({services} * pow(random(), 2))::INTEGER AS service,
                    1 + floor({USERS} * pow(random(), 1.5))::INTEGER AS who,
                    random() < 0.02 AS abroad, random() < 0.05 AS failed, nth % 10 = 0 AS exposed
             FROM (
@@ -264,7 +269,7 @@ def build_day(connection: duckdb.DuckDBPyConnection, day: int, requests: int) ->
         INSERT INTO usage
         SELECT {first} + 48 + quarter // 4, {day * 96} + quarter, service,
                IF(service = 0, 0, (900e9 * random())::BIGINT), IF(service % 10 = 0, 0, NULL)
-        FROM range(96) AS q(quarter), range({SERVICES + 1}) AS s(service)
+        FROM range(96) AS q(quarter), range({services + 1}) AS s(service)
         ORDER BY ALL
         """
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import duckdb
+import msgspec
 
 from oscar_metrics.errors import TooManyRows
 from oscar_metrics.facts import (
@@ -36,6 +37,8 @@ from oscar_metrics.timerange import SECOND_NS, Span
 _RUNS_MAX = 16
 # More services than this are handed over as a table too, instead of a list in every query.
 _SERVICES_MAX = 200
+# One in so many of all services, or less, is few of them.
+_FEW = 4
 
 
 def call_sums(
@@ -58,13 +61,26 @@ def call_sums(
     of = _pieces(cursor, kind, spans, bounds_ns, as_of_ns)
     wanted = {field for grouping in groupings for field in grouping}
     services = _services(cursor, service, only)
-    rows = "" if services == [] else _Rows(cursor, kind, services, as_of_ns).calls(of, wanted)
-    return CallSums(
+    if services is not None and not services.numbers:
+        return CallSums(groups={grouping: Counter() for grouping in groupings})
+    numbers = None if services is None else services.numbers
+    rows = _Rows(cursor, kind, numbers, as_of_ns).calls(of, wanted)
+    gathered = bool(rows and services and services.few and len(groupings) > 1)
+    if gathered:
+        cursor.execute(
+            "CREATE OR REPLACE TEMP TABLE gathered AS"
+            f" SELECT * REPLACE (sum(count)::BIGINT AS count) FROM ({rows}) GROUP BY ALL"
+        )
+        rows = "FROM temp.gathered"
+    sums = CallSums(
         groups={
             grouping: _sums_by(cursor, rows, grouping, rows_max) if rows else Counter()
             for grouping in groupings
         }
     )
+    if gathered:
+        cursor.execute("DROP TABLE temp.gathered")
+    return sums
 
 
 def usage_sums(
@@ -78,7 +94,7 @@ def usage_sums(
     """Usage by period; to be called within a transaction."""
     of = _pieces(cursor, SealKind.USAGE, spans, bounds_ns, as_of_ns)
     services = _services(cursor, service)
-    measured = None if services is None else [*services, MEASURED]
+    measured = None if services is None else [*services.numbers, MEASURED]
     rows = _Rows(cursor, SealKind.USAGE, measured, as_of_ns).usage(of)
     if not rows:
         return {}
@@ -106,20 +122,32 @@ def usage_sums(
     }
 
 
+class _Services(msgspec.Struct, frozen=True):
+    """The numbers of services that are asked for.
+
+    Where they are `few` of all there are, their rows are gathered once for all groupings;
+    else finding them anew for each grouping is quicker than keeping so many.
+    """
+
+    numbers: list[int]
+    few: bool
+
+
 def _services(
     cursor: duckdb.DuckDBPyConnection,
     name: str | None,
     only: Callable[[ServiceKey], bool] | None = None,
-) -> list[int] | None:
-    """The numbers of the services that are asked for; None for all of them."""
+) -> _Services | None:
+    """The services that are asked for; None for all of them."""
     if name is None and only is None:
         return None
     rows = cursor.execute("SELECT id, namespace, name FROM services").fetchall()
-    return [
+    numbers = [
         number
         for number, *key in rows
         if name in (None, key[1]) and (only is None or only(ServiceKey(*key)))
     ]
+    return _Services(numbers, few=len(numbers) * _FEW <= len(rows))
 
 
 def _pieces(

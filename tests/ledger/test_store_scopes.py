@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from oscar_metrics.errors import TooManyRows
 from oscar_metrics.facts import LogStream, ServiceKey, SlotPart
 from oscar_metrics.ledger.seals import Owned, Owns
 from oscar_metrics.ledger.store import LedgerStore
@@ -128,6 +129,15 @@ async def test_calls_of_chosen_services_only(store: LedgerStore, count: int) -> 
             assert sums.by("period") == ({(1,): sum(of_one.values())} if of_one else {})
             assert sums.by("period", "namespace") == {(1, n): 3 for n in of_one}
         await roll_up_all(store)
+    for _ in range(2):
+        with pytest.raises(TooManyRows):
+            await store.call_sums(
+                LogStream.EXECUTIONS,
+                [hours(FIRST, 24)],
+                [(), ("service",)],
+                only=lambda key: key == ("x", "s2"),
+                rows_max=0,
+            )
     # Whom to ask for is asked of the services as they are when the sums are made.
     asked: set[ServiceKey] = set()
 
