@@ -48,7 +48,7 @@ def add_report(commands: Any) -> None:
     summary.set_defaults(run=_report, request=_summary)
 
     breakdown = reports.add_parser(
-        "breakdown", parents=[common, _series()], help="a row per service, user or country"
+        "breakdown", parents=[common, _series()], help="a row per service, user, country or owner"
     )
     breakdown.add_argument(
         "--group-by",
@@ -60,7 +60,7 @@ def add_report(commands: Any) -> None:
         "--include-users", action="store_true", help="name the users of every service (not in CSV)"
     )
     breakdown.add_argument(
-        "--include-usage", action="store_true", help="add CPU and GPU hours to services"
+        "--include-usage", action="store_true", help="add CPU and GPU hours to services and owners"
     )
     breakdown.set_defaults(run=_report, request=_breakdown)
 

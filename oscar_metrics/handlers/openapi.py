@@ -112,7 +112,7 @@ def _report_paths() -> Json:
         ),
         "/system/metrics/breakdown": _report(
             "breakdown",
-            "Rows per service, user or country",
+            "Rows per service, user, country or owner",
             "JSON, or CSV by `format` or by `Accept: text/csv`. A missing source leaves its "
             "fields null (empty in CSV) and, where it supplies the rows, no rows. CSV with "
             "`group_by=service` and `include_users=true` is refused.",
@@ -382,7 +382,7 @@ _SERVICE_NAME = {
 }
 _GROUP_BY = _query(
     "group_by",
-    "What there is a row for; case does not matter and is echoed.",
+    "What there is a row for, `owner` for administrators only; case does not matter and is echoed.",
     {"type": "string", "enum": list(GroupBy)},
     required=True,
 )
@@ -392,7 +392,7 @@ _FORMAT = _query(
     {"type": "string", "enum": ["json", "csv"], "default": "json"},
 )
 _INCLUDE_USERS = _flag("include_users", "List each service's users; not in CSV of services.")
-_INCLUDE_USAGE = _flag("include_usage", "Add each service's CPU core-hours and GPU-hours.")
+_INCLUDE_USAGE = _flag("include_usage", "Add CPU core-hours and GPU-hours to services and owners.")
 _RAW = _flag("raw", "Leave CSV text that looks like a formula as it is, for joins.")
 
 _RETRY_AFTER = {"Retry-After": _header("Seconds after which to ask again.")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 
 import msgspec
@@ -9,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
+from rich.console import Console
 
 from oscar_metrics import owner_reports, reports
+from oscar_metrics.command_requests import AskBreakdown, AskedRange
+from oscar_metrics.commands import result_type
 from oscar_metrics.facts import (
     CLUSTER_ADMIN,
     CallKey,
@@ -28,7 +32,8 @@ from oscar_metrics.outcome import Ok, Outcome, Partial
 from oscar_metrics.ownership import Ownership
 from oscar_metrics.privacy import Privacy
 from oscar_metrics.reports import Calls
-from oscar_metrics.wire import OwnerBreakdown, SourceName, SourceState
+from oscar_metrics.tables import as_table
+from oscar_metrics.wire import GroupBy, OwnerBreakdown, SourceName, SourceState
 from tests.unit.reporting import ASKED, GONE, NOW, PLAIN, call, calls, log, plain, source
 
 INVENTORY = Inventory(
@@ -302,6 +307,25 @@ def test_rows_add_up_to_the_totals_whoever_owns_what(
     assert keys == sorted(set(keys))
     assert set(keys) <= {"", *ownership.owners}
     assert [row.unattributed for row in report.items] == [UNSET if key else True for key in keys]
+
+
+def test_a_report_is_the_same_after_it_came_over_a_socket() -> None:
+    request = AskBreakdown(
+        asked=AskedRange(), group_by=GroupBy.OWNER, include_users=False, include_usage=True
+    )
+    report = breakdown(usage=USAGE)
+    received = msgspec.json.decode(msgspec.json.encode(report), type=result_type(request))
+    assert received == report
+
+
+def test_a_terminal_shows_it() -> None:
+    console = Console(file=io.StringIO(), width=250)
+    for table in as_table(breakdown(usage=USAGE)):
+        console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    for part in ("services count", "Ana B", "cluster_admin", "ES:7|FR:1", "unattributed", "1.5"):
+        assert part in text
 
 
 def test_as_of_is_echoed() -> None:
