@@ -43,7 +43,7 @@ class Authentication:
         try:
             caller = await self._authenticator.caller(authorization, counted_as(address), now)
         except (Unauthorized, TooManyFailures):
-            audit.note(connection, address=str(address))
+            audit.note(connection, address=None if address is None else str(address))
             raise
         who = self._privacy.user(caller.user) if caller.user else "administrator"
         audit.note(connection, who=who)

@@ -282,6 +282,7 @@ def serving(
     admin: bool = True,
     users: UserTokens | None = None,
     access: AccessSettings = MANY_FAILURES,
+    http: type[BoundedHttp] = BoundedHttp,
     ledger_status: Callable[[], LedgerStatus] | None = None,
 ) -> Iterator[httpx.Client]:
     """A client of a server that runs in a thread of its own until the block ends."""
@@ -299,7 +300,7 @@ def serving(
         app,
         log_config=None,
         loop="uvloop",
-        http=BoundedHttp,
+        http=http,
         ws="none",
         proxy_headers=False,
         lifespan="on",
