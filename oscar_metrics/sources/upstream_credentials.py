@@ -83,6 +83,8 @@ class Credentials:
 # Shorter ones are words that any text may have.
 _LEAST_CHARACTERS = 6
 _CUT = "…"
+# A signed token (RFC 7519, which begins with an encoded `{"`), and what follows a scheme's name.
+_ANYBODYS = re.compile(r"eyJ[\w-]{8,}(\.[\w-]*)*|(?<=bearer )\S+|(?<=basic )\S+", re.IGNORECASE)
 
 
 def secrets_in(headers: Mapping[str, str]) -> frozenset[str]:
@@ -104,8 +106,10 @@ _NO_SECRETS = frozenset({"accept", "accept-encoding", "cache-control", "content-
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
     """A foreign text without our secrets, as they are or as JSON, URLs and HTML write them.
 
-    It may have been cut within one: what begins one at its end goes too.
+    It may have been cut within one: what begins one at its end goes too. So does what looks
+    like anybody's.
     """
+    text = _ANYBODYS.sub(_CUT, text)
     for secret in secrets:
         forms = (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), html.escape(secret))
         for form in dict.fromkeys(forms):

@@ -203,6 +203,19 @@ def test_a_secret_is_taken_out_however_it_is_written(text: str) -> None:
     assert "secret" not in shown.lower()
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln here", "no … here"),
+        ("cut eyJhbGciOiJub25lIn0.eyJzd…", "cut ……"),
+        ("Authorization: Bearer abc, Basic eDp5", "Authorization: Bearer … Basic …"),
+        ("parse error: unexpected bearer", "parse error: unexpected bearer"),
+    ],
+)
+def test_what_looks_like_anybodys_credentials_is_taken_out(text: str, shown: str) -> None:
+    assert without_secrets(text, ()) == shown
+
+
 @given(
     st.text(max_size=20), st.text(min_size=6, max_size=20), st.integers(0, 40), st.text(max_size=9)
 )
