@@ -1,0 +1,145 @@
+"""What a caller must see, written from the contract ("Auth") and docs/access.md, by hand.
+
+It is asked for one fact after the other and remembers nothing; the product decides the same
+with other means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+from oscar_metrics.facts import CLUSTER_ADMIN, HiddenUser, Service, ServiceKey
+from tests.scope.worlds import ME, SHARED, Frame, World
+
+
+class Seen(Enum):
+    MINE = "mine"
+    OPEN = "open"  # somebody else's, who lets me see its numbers
+    WITHHELD = "withheld"  # perhaps mine
+    NOT = "not"
+
+
+class Model:
+    """One world as I, or as an administrator for somebody, see it."""
+
+    def __init__(self, world: World, frame: Frame, me: str = ME) -> None:
+        self.world = world
+        self.frame = frame
+        self.me = me
+        self.visible = frame.visible and me == ME
+        self.cut = world.now.cut is True
+        sealed = frame.sealed or frozenset()
+        inventories = world.inventories
+        self.deployed = [one for inventory in inventories for one in inventory.services]
+        self.annotated = [one for inventory in inventories for one in inventory.owners]
+        recorded = [one.service for one in world.called if one.slot // 4 in sealed]
+        recorded += [one.service for one in world.used if one.slot // 4 in sealed]
+        known = {ServiceKey(one.namespace, one.name) for one in self.deployed} | set(recorded)
+        self.existed = {key for key in known if key.namespace and key.service}
+
+    def of(self, key: ServiceKey, *, recent: bool) -> Seen:
+        """How much of a fact of a service; `recent` where inventories reach so far back."""
+        owner, perhaps, anyones = self.whose(key)
+        if owner == self.me:
+            return Seen.MINE
+        may_be = {key} if key.namespace else self.same_name(key.service)
+        if any(self.is_open(one) for one in may_be):
+            return Seen.OPEN if owner else Seen.WITHHELD
+        if self.me in perhaps or (anyones and not recent):
+            return Seen.WITHHELD
+        return Seen.NOT
+
+    def whose(self, key: ServiceKey) -> tuple[str, set[str], bool]:
+        """The owner, or blank and who else it might be; and whether it might be anyone."""
+        space, name = key
+        if not space:
+            same = self.same_name(name)
+            if len(same) == 1 and not self.cut:
+                return self.whose(next(iter(same)))
+            each = [self.whose(one) for one in same]
+            perhaps = {one for owner, others, _ in each for one in (owner, *others)} - {""}
+            return "", perhaps, any(a for *_, a in each) if same else bool(name)
+        spaces_owners = {one.owner for one in self.annotated if one.namespace == space} - {""}
+        in_it = {one.owner for one in self.deployed if one.namespace == space} - {""}
+        has_one_owner = len(spaces_owners) == 1 and in_it <= spaces_owners and not self.cut
+        if has_one_owner and space != SHARED:
+            return spaces_owners.pop(), set(), False
+        definitions = [one for one in self.deployed if (one.namespace, one.name) == key]
+        owners = {one.owner for one in definitions} - {""}
+        if owners:
+            return (owners.pop(), set(), False) if len(owners) == 1 else ("", owners, False)
+        if space == SHARED and not definitions:
+            return CLUSTER_ADMIN, set() if name else in_it, bool(name)
+        return "", spaces_owners | in_it, True
+
+    def same_name(self, name: str) -> set[ServiceKey]:
+        return {key for key in self.existed if key.service == name}
+
+    def is_open(self, key: ServiceKey) -> bool:
+        return self.visible and any(
+            one.visibility == "public"
+            or (one.visibility == "restricted" and self.me in one.allowed_users)
+            for one in self.world.now.services
+            if (one.namespace, one.name) == key
+        )
+
+    def knows(self, name: str) -> bool:
+        """Whether a service of this name is, or was, one that I may know of."""
+        return any(
+            self.of(key, recent=True) in (Seen.MINE, Seen.OPEN)
+            or self.is_open(key)
+            or any((d.namespace, d.name, d.owner) == (*key, self.me) for d in self.deployed)
+            for key in self.same_name(name)
+        )
+
+    def counts(self, one: Service) -> bool:
+        """Whether a deployed service is one of those in my scope."""
+        key = ServiceKey(one.namespace, one.name)
+        seen = self.of(key, recent=True) in (Seen.MINE, Seen.OPEN)
+        return one.owner == self.me or self.is_open(key) or seen
+
+    def view(self) -> Any:
+        """Everything an answer to me may depend on; equal views must have equal answers."""
+        ages = (False, True)
+        return (
+            self.cut,
+            [
+                sorted((s.namespace, s.name) for s in inventory.services if self.counts(s))
+                for inventory in self.world.inventories
+            ],
+            sorted({n for _, n in self.everything() if self.knows(n)}),
+            [
+                (seen.value, one.slot, one.first, one.late, self.shown(one.key, seen), one.count)
+                for one in self.world.called
+                if (seen := self.of(one.service, recent=True)) in (Seen.MINE, Seen.OPEN)
+            ],
+            [
+                one
+                for one in self.world.used
+                if self.of(one.service, recent=True) in (Seen.MINE, Seen.OPEN)
+            ],
+            {
+                (recent, one.stream, one.slot, one.first, one.late, one.key.service)
+                for recent in ages
+                for one in self.world.called
+                if self.of(one.service, recent=recent) is Seen.WITHHELD
+            },
+            {
+                (recent, one.slot, one.service.service)
+                for recent in ages
+                for one in self.world.used
+                if self.of(one.service, recent=recent) is Seen.WITHHELD
+            },
+        )
+
+    def everything(self) -> Iterable[ServiceKey]:
+        """Every service that any fact is of."""
+        yield from self.existed
+        yield from (one.service for one in self.world.called)
+        yield from (one.service for one in self.world.used)
+
+    def shown(self, key: Any, seen: Seen) -> Any:
+        hidden = seen is Seen.OPEN and key.user
+        return key._replace(user=HiddenUser(key.user)) if hidden else key
