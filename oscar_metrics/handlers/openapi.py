@@ -13,10 +13,9 @@ import msgspec
 
 from oscar_metrics import wire
 from oscar_metrics.handlers import openapi_examples as examples
+from oscar_metrics.handlers import openapi_parameters as takes
 from oscar_metrics.handlers.health import Health, Readiness
 from oscar_metrics.handlers.openapi_fields import FIELDS
-from oscar_metrics.periods import DEFAULT_ZONE, Interval
-from oscar_metrics.wire import SERVICE_METRICS, GroupBy
 
 Json = dict[str, Any]
 
@@ -48,6 +47,10 @@ number is 0 with the same sources.
 Times are RFC 3339 with seconds and an offset; both ends of a range are included, and an `end`
 in the last second before a quarter-hour (23:59:59Z) means up to that quarter-hour.
 
+The administrator sees the cluster, and so do the users an operator names; every other user
+their own services, deleted ones included. A service that is somebody else's and one that never
+was are the same 403 to them.
+
 Hours that were sealed in the ledger are read from it: `sources[].ledger` says how much of an
 answer was, `as_of` gives it as it was known at another time, `restated_since` what changed."""
 
@@ -64,7 +67,7 @@ def document(version: str) -> Json:
         },
         "servers": [{"url": "/"}],
         "tags": [
-            {"name": "reports", "description": "Usage over a range, for the administrator."},
+            {"name": "reports", "description": "Usage over a range, of what the caller may see."},
             {"name": "operation", "description": "How the process itself is doing."},
             {"name": "schema", "description": "This document."},
         ],
@@ -76,7 +79,14 @@ def document(version: str) -> Json:
                     "type": "http",
                     "scheme": "basic",
                     "description": "The administrator: OSCAR_USERNAME and OSCAR_PASSWORD.",
-                }
+                },
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A user: an access token of one of OIDC_ISSUERS. They see "
+                    "their own services, those of USERS_ADMIN the cluster.",
+                },
             },
         },
     }
@@ -85,15 +95,16 @@ def document(version: str) -> Json:
 
 
 def _report_paths() -> Json:
-    time_range = [_START, _END, _AS_OF, _RESTATED_SINCE]
-    series = [*time_range, _INTERVAL, _TZ]
+    time_range = [takes.START, takes.END, takes.AS_OF, takes.RESTATED_SINCE, takes.OWNER]
+    series = [*time_range, takes.INTERVAL, takes.TZ]
     return {
         "/system/metrics/value": _report(
             "value",
             "One metric of one service",
             "Null when the metric's source is missing. Unknown parameters are refused.",
-            [_SERVICE_ID, _metric(required=True), *time_range],
+            [takes.SERVICE_ID, takes.metric(required=True), *time_range],
             _json_content("Value", examples.VALUE),
+            more={**_FORBIDDEN, **_UNKNOWN_OWNER},
         ),
         "/system/metrics/summary": _report(
             "summary",
@@ -109,6 +120,7 @@ def _report_paths() -> Json:
                     },
                 }
             },
+            more=_UNKNOWN_OWNER,
         ),
         "/system/metrics/breakdown": _report(
             "breakdown",
@@ -116,10 +128,11 @@ def _report_paths() -> Json:
             "JSON, or CSV by `format` or by `Accept: text/csv`. A missing source leaves its "
             "fields null (empty in CSV) and, where it supplies the rows, no rows. CSV with "
             "`group_by=service` and `include_users=true` is refused.",
-            [_GROUP_BY, _FORMAT, _INCLUDE_USERS, _INCLUDE_USAGE, _RAW, *series],
+            [*takes.BREAKDOWN, *series],
             _breakdown_content(),
             headers=_CSV_HEADERS,
             compatible=True,
+            more={**_FORBIDDEN, **_UNKNOWN_OWNER},
         ),
         "/system/metrics": _report(
             "summaryForToday",
@@ -128,6 +141,7 @@ def _report_paths() -> Json:
             series,
             _json_content("Summary" + _WITHOUT_NULL, examples.SUMMARY),
             compatible=True,
+            more=_UNKNOWN_OWNER,
         ),
         "/system/metrics/{serviceName}": _report(
             "service",
@@ -135,7 +149,7 @@ def _report_paths() -> Json:
             "One when `metric` is given, in the shape of /value; else all, in a fixed order; "
             "0 where the source is missing. A service named value, summary, breakdown or "
             "owners is reached by /value.",
-            [_SERVICE_NAME, _metric(required=False), *time_range],
+            [takes.SERVICE_NAME, takes.metric(required=False), *time_range],
             {
                 "application/json": {
                     "schema": {
@@ -151,16 +165,18 @@ def _report_paths() -> Json:
                 }
             },
             compatible=True,
+            more={**_FORBIDDEN, **_UNKNOWN_OWNER},
         ),
         "/system/metrics/owners": _report(
             "owners",
             "Owners an administrator may filter by",
-            "Sorted by name in lower case. 503 while the service inventory cannot be read.",
+            "Sorted by name in lower case; past ones, too. For administrators. 503 while the "
+            "service inventory cannot be read.",
             [],
             _json_content("Owners", examples.OWNERS),
             headers=_COMPLETENESS_HEADER,
             compatible=True,
-            more={"503": _error("The service inventory cannot be read now.", _RETRY_AFTER)},
+            more=_FORBIDDEN,
         ),
     }
 
@@ -218,18 +234,16 @@ def _report(
     *,
     headers: Json | None = None,
     compatible: bool = False,
-    more: Json | None = None,
+    more: Json,
 ) -> Json:
     """A report route; a `compatible` one ignores unknown parameters and names them."""
     answered = {**(headers or {}), **(_IGNORED_HEADER if compatible else {})}
     responses: Json = {
         "200": {"description": "The report.", "content": content, "headers": answered},
-        "400": _error("A parameter is missing or not understood."),
-        "401": _error("Bad or no credentials.", _CHALLENGE),
+        **_ASKED_BADLY,
+        **more,
         **_ALWAYS,
-        "414": _error("The query string is longer than 8 KiB."),
-        "503": _error("Only the ledger could say, and it cannot be read now.", _RETRY_AFTER),
-        **(more or {}),
+        **_NOT_NOW,
     }
     return {
         "get": {
@@ -238,7 +252,7 @@ def _report(
             "summary": summary,
             "description": description,
             "parameters": parameters,
-            "security": [{"basic": []}],
+            "security": [{"basic": []}, {"bearer": []}],
             "responses": responses,
         }
     }
@@ -291,11 +305,12 @@ def _json_content(shape: str, example: Any) -> Json:
     return {"application/json": {"schema": _ref(shape), "example": example}}
 
 
-def _error(description: str, headers: Json | None = None) -> Json:
-    answer: Json = {
-        "description": description,
-        "content": {"application/json": {"schema": _ref("ErrorBody")}},
-    }
+def _error(description: str, headers: Json | None = None, **example: str) -> Json:
+    """An error; `example` are the members of one such body."""
+    content: Json = {"schema": _ref("ErrorBody")}
+    if example:
+        content["example"] = example
+    answer: Json = {"description": description, "content": {"application/json": content}}
     return {**answer, "headers": headers} if headers else answer
 
 
@@ -306,94 +321,6 @@ def _header(description: str) -> Json:
 def _ref(name: str) -> Json:
     return {"$ref": _REF.format(name=name)}
 
-
-def _query(name: str, description: str, schema: Json, *, required: bool = False) -> Json:
-    return {
-        "name": name,
-        "in": "query",
-        "required": required,
-        "description": description,
-        "schema": schema,
-        **({} if required else {"allowEmptyValue": True}),
-    }
-
-
-def _flag(name: str, description: str) -> Json:
-    schema = {"type": "boolean", "default": False}
-    return _query(name, f"{description} Only `true` turns it on.", schema)
-
-
-def _metric(*, required: bool) -> Json:
-    what = "Which metric." if required else "Which metric; all six when absent."
-    return _query(
-        "metric",
-        f"{what} `cpu-hours` (CPU core-hours) and `gpu-hours` (GPU-hours) come with the unit "
-        "`hours`; the others are counts.",
-        {"type": "string", "enum": list(SERVICE_METRICS), "examples": ["cpu-hours"]},
-        required=required,
-    )
-
-
-_TIME = {"type": "string", "format": "date-time"}
-_START = _query(
-    "start",
-    "First instant of the range (RFC 3339, 1970 to 2260); a day before `end` when absent.",
-    {**_TIME, "examples": ["2026-04-01T00:00:00Z"]},
-)
-_END = _query(
-    "end",
-    "Last instant of the range (RFC 3339, 1970 to 2260), included; now when absent.",
-    {**_TIME, "examples": ["2026-04-30T23:59:59Z"]},
-)
-_AS_OF = _query(
-    "as_of",
-    "Every number as it was known then (RFC 3339); now when absent. Refused where the ledger "
-    "cannot say: `detail` names the first quarter-hour that was not sealed then.",
-    {**_TIME, "examples": ["2026-05-02T00:00:00Z"]},
-)
-_RESTATED_SINCE = _query(
-    "restated_since",
-    "List which hours of the range were sealed anew since then (RFC 3339), and by how much.",
-    {**_TIME, "examples": ["2026-05-02T00:00:00Z"]},
-)
-_INTERVAL = _query(
-    "interval",
-    "Add the same for each hour, day, week (from Monday) or month of the range.",
-    {"type": "string", "enum": list(Interval)},
-)
-_TZ = _query(
-    "tz",
-    "Whose hours, days, weeks and months: an IANA time zone. Only with `interval`.",
-    {"type": "string", "default": DEFAULT_ZONE, "examples": ["Europe/Madrid"]},
-)
-_SERVICE_ID = _query(
-    "service_id",
-    "Name of the service. One nothing is known of answers 0.",
-    {"type": "string", "minLength": 1, "examples": ["cowsay"]},
-    required=True,
-)
-_SERVICE_NAME = {
-    "name": "serviceName",
-    "in": "path",
-    "required": True,
-    "description": "Name of the service. One nothing is known of answers 0.",
-    "schema": {"type": "string", "minLength": 1, "pattern": r"^[^/]*[^/\s][^/]*$"},
-    "example": "cowsay",
-}
-_GROUP_BY = _query(
-    "group_by",
-    "What there is a row for, `owner` for administrators only; case does not matter and is echoed.",
-    {"type": "string", "enum": list(GroupBy)},
-    required=True,
-)
-_FORMAT = _query(
-    "format",
-    "What to write; beats `Accept`; case does not matter.",
-    {"type": "string", "enum": ["json", "csv"], "default": "json"},
-)
-_INCLUDE_USERS = _flag("include_users", "List each service's users; not in CSV of services.")
-_INCLUDE_USAGE = _flag("include_usage", "Add CPU core-hours and GPU-hours to services and owners.")
-_RAW = _flag("raw", "Leave CSV text that looks like a formula as it is, for joins.")
 
 _RETRY_AFTER = {"Retry-After": _header("Seconds after which to ask again.")}
 _CHALLENGE = {"WWW-Authenticate": _header("`Basic`, or `Bearer` for a Bearer request.")}
@@ -413,9 +340,44 @@ _CSV_HEADERS = {
     ),
     **_COMPLETENESS_HEADER,
 }
+_ASKED_BADLY = {
+    "400": _error(
+        "A parameter is missing, not understood or not the caller's to give.",
+        error="invalid end timestamp",
+        parameter="end",
+        detail="expected an RFC 3339 time, 1970 to 2260, for example 2026-01-31T23:59:59Z",
+    ),
+    "401": _error("Bad or no credentials.", _CHALLENGE, error="unauthorized"),
+    "414": _error("The query string is longer than 8 KiB.", error="query string is too long"),
+    "429": _error(
+        "Log-ins from this address keep failing; the right credentials still work.",
+        _RETRY_AFTER,
+        error="too many failed log-ins",
+    ),
+}
+_FORBIDDEN = {
+    "403": _error(
+        "Not for this user: somebody else's service, one that never was (the same answer), or "
+        "what is for administrators.",
+        error="forbidden",
+    )
+}
+_UNKNOWN_OWNER = {
+    "404": _error("No such owner.", error="metrics owner not found", parameter="owner")
+}
+_NOT_NOW = {
+    "503": _error(
+        "What the answer rests on cannot be read now: the service inventory (for users, owners), "
+        "the ledger, or the issuer of the token.",
+        _RETRY_AFTER,
+        error="service inventory unavailable",
+        detail="service-inventory: kubernetes could not be reached",
+    )
+}
 _ALWAYS = {
     "405": _error("Reports are read: GET and HEAD.", {"Allow": _header("The methods there are.")}),
-    "500": _error("A mistake of ours; the log has it."),
+    "413": _error("The request has a body of more than 64 KiB.", error="request body is too large"),
+    "500": _error("A mistake of ours; the log has it.", error="internal error"),
 }
 
 

@@ -20,6 +20,12 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from oscar_metrics.auth.basic import BasicAuth
 from oscar_metrics.errors import Unauthorized
 from oscar_metrics.handlers.openapi import document
+from oscar_metrics.handlers.reports import (
+    BREAKDOWN_PARAMETERS,
+    SERIES_PARAMETERS,
+    SERVICE_PARAMETERS,
+    VALUE_PARAMETERS,
+)
 from oscar_metrics.handlers.routes import create_routes
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.serving import NOTHING, PASSWORD, RANGE, USERNAME, aggregator
@@ -40,6 +46,7 @@ NOT_EXPRESSIBLE = {
     "as_of must not be later than now",
     "as_of needs the ledger",
     "restated_since needs the ledger",
+    "restated_since is only available for the whole cluster",
     "tz without interval",
     "unknown tz",
     "too many periods",
@@ -119,10 +126,10 @@ def test_every_operation_says_what_people_need() -> None:
     for path, operation in operations():
         assert operation["summary"], path
         assert operation["description"], path
-        expected = {"200", "405", "500"}
+        expected = {"200", "405", "413", "500"}
         if path.startswith("/system/"):
-            assert operation["security"] == [{"basic": []}]
-            expected |= {"400", "401", "414"}
+            assert operation["security"] == [{"basic": []}, {"bearer": []}]
+            expected |= {"400", "401", "414", "429", "503"}
         assert operation["responses"].keys() >= expected, path
         for parameter in operation.get("parameters", []):
             assert parameter["description"], (path, parameter["name"])
@@ -140,6 +147,22 @@ def test_every_operation_says_what_people_need() -> None:
 def test_required_parameters_are_documented_as_such(path: str, required: set[str]) -> None:
     parameters = DOCUMENT["paths"][path]["get"]["parameters"]
     assert {p["name"] for p in parameters if p["required"]} == required
+
+
+def test_every_operation_has_the_parameters_that_are_read() -> None:
+    read = {
+        "/system/metrics": SERIES_PARAMETERS,
+        "/system/metrics/summary": SERIES_PARAMETERS,
+        "/system/metrics/value": VALUE_PARAMETERS,
+        "/system/metrics/breakdown": BREAKDOWN_PARAMETERS,
+        "/system/metrics/{serviceName}": (*SERVICE_PARAMETERS, "serviceName"),
+    }
+    documented = {
+        path: {parameter["name"] for parameter in operation["parameters"]}
+        for path, operation in operations()
+        if operation.get("parameters")
+    }
+    assert documented == {path: set(names) for path, names in read.items()}
 
 
 def test_every_field_says_what_it_means() -> None:
@@ -219,7 +242,14 @@ def test_real_answers_are_valid_and_name_nothing_undocumented(
 
 
 @pytest.mark.parametrize(
-    "asked", ["summary?end=x", "value", "breakdown?group_by=x", "owners?" + "x" * 9000]
+    "asked",
+    [
+        "summary?end=x",
+        "value",
+        "breakdown?group_by=x",
+        "breakdown?group_by=owner&owner=x",
+        "owners?" + "x" * 9000,
+    ],
 )
 def test_error_bodies_are_valid(whole: httpx.Client, asked: str) -> None:
     response = whole.get(f"/system/metrics/{asked}")
@@ -230,7 +260,12 @@ def test_error_bodies_are_valid(whole: httpx.Client, asked: str) -> None:
 def test_every_example_is_valid() -> None:
     checked = 0
     for _, operation in operations():
-        for content in operation["responses"]["200"]["content"].values():
+        contents = [
+            content
+            for answer in operation["responses"].values()
+            for content in answer["content"].values()
+        ]
+        for content in contents:
             examples = [example["value"] for example in content.get("examples", {}).values()]
             examples += [content["example"]] if "example" in content else []
             for example in examples:
@@ -259,7 +294,7 @@ def test_schema_answers_in_the_form_that_is_preferred(
 
 def test_the_page_loads_only_what_we_ship(stranger: httpx.Client) -> None:
     page = stranger.get("/schema", headers={"Accept": "text/html"})
-    assert page.headers["content-security-policy"].startswith("default-src 'self'; ")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; ")
     assert "http" not in page.text
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
     assets = [address for address in loaded if address != "data:,"]
