@@ -22,8 +22,8 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     country_users_least: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     # Addresses and networks of proxies whose word about a caller's address is taken.
     trusted_proxies: tuple[str, ...] = ()
-    # Log-ins that may fail from one address in a minute; after them, more that fail are not even
-    # looked at for a while. Good ones are never refused.
+    # Log-ins that may fail from one address in a minute; those that fail beyond it are answered
+    # with 429. Good ones are never refused.
     failed_logins_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 10
     # Addresses whose failed log-ins are remembered, the oldest forgotten first.
     addresses_kept: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
