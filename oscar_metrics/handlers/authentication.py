@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from oscar_metrics.auth.addresses import Proxies, counted_as
+from oscar_metrics.auth.addresses import Address, Proxies, counted_as
 from oscar_metrics.auth.authenticator import Authenticator, is_bearer
 from oscar_metrics.auth.caller import Caller
 from oscar_metrics.errors import TooManyFailures, Unauthorized
@@ -17,6 +19,7 @@ from oscar_metrics.privacy import Privacy
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _CALLER = "caller"
 
 
@@ -30,24 +33,52 @@ class Authentication:
 
     async def guard(self, connection: Connection, _: BaseRouteHandler) -> None:
         """Keep the caller in the request's state; raises what `Authenticator.caller` does."""
-        authorization = connection.headers.getall("authorization", [])
+        authorization = _authorization(connection)
         audit.begin(connection)
         if any(authorization):
             via = "bearer" if any(map(is_bearer, authorization)) else "basic"
             audit.note(connection, via=via)
-        address = self._proxies.address(
-            connection.client.host if connection.client else "",
-            connection.headers.getall("x-forwarded-for", []),
-        )
-        now = asyncio.get_running_loop().time()
+        address = self._address(connection)
         try:
-            caller = await self._authenticator.caller(authorization, counted_as(address), now)
+            caller = await self._caller(authorization, address)
         except (Unauthorized, TooManyFailures):
-            audit.note(connection, address=None if address is None else str(address))
+            audit.note(connection, address=address and str(address))
             raise
         who = self._privacy.user(caller.user) if caller.user else "administrator"
         audit.note(connection, who=who)
         connection.scope["state"][_CALLER] = caller
+
+    async def is_administrator(self, connection: Connection) -> bool:
+        """Whether it is the administrator's log-in, where nobody needs one.
+
+        One that fails is counted as anywhere, so that nobody can guess unseen.
+        """
+        authorization = _authorization(connection)
+        if not any(authorization) or any(map(is_bearer, authorization)):
+            return False
+        address = self._address(connection)
+        try:
+            await self._caller(authorization, address)
+        except (Unauthorized, TooManyFailures):
+            _log.info(
+                "log-in failed", route=connection.scope["path_template"], address=str(address)
+            )
+            return False
+        return True
+
+    async def _caller(self, authorization: Sequence[str], address: Address | None) -> Caller:
+        now = asyncio.get_running_loop().time()
+        return await self._authenticator.caller(authorization, counted_as(address), now)
+
+    def _address(self, connection: Connection) -> Address | None:
+        return self._proxies.address(
+            connection.client.host if connection.client else "",
+            connection.headers.getall("x-forwarded-for", []),
+        )
+
+
+def _authorization(connection: Connection) -> Sequence[str]:
+    return connection.headers.getall("authorization", [])
 
 
 def caller_of(connection: Connection) -> Caller:

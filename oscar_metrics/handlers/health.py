@@ -10,7 +10,7 @@ from litestar import Request, Response
 from prometheus_client.exposition import choose_encoder
 
 from oscar_metrics.aggregator import Aggregator, LastSaid
-from oscar_metrics.auth.basic import BasicAuth
+from oscar_metrics.handlers.authentication import Authentication
 from oscar_metrics.ledger.sealer_status import LedgerStatus
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.wire import SourceName
@@ -42,12 +42,12 @@ class HealthRoutes:
     def __init__(
         self,
         aggregator: Aggregator,
-        auth: BasicAuth,
+        authentication: Authentication,
         telemetry: Telemetry,
         ledger_status: Callable[[], LedgerStatus] | None = None,
     ) -> None:
         self._aggregator = aggregator
-        self._auth = auth
+        self._authentication = authentication
         self._telemetry = telemetry
         self._ledger_status = ledger_status
 
@@ -57,7 +57,7 @@ class HealthRoutes:
 
     async def readyz(self, request: AnyRequest) -> Response[bytes]:
         """The process can answer, also with every source and the ledger down: it then says so."""
-        if not self._auth.admits(request.headers.get("authorization", "")):
+        if not await self._authentication.is_administrator(request):
             return _json(Readiness(status="ready"))
         ledger = None if self._ledger_status is None else self._ledger_status()
         sources = self._aggregator.last_said()

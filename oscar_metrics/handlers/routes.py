@@ -53,19 +53,16 @@ def build_app(
     document says this is. `running` is entered before the first request is answered and
     left after the last one. `ledger_status` is what readiness tells of the ledger.
     """
-    administrator = BasicAuth(username, password)
     failures = FailedLogins(
         per_minute=access.failed_logins_per_minute, addresses_most=access.addresses_kept
     )
     authentication = Authentication(
-        Authenticator(administrator, users, failures),
+        Authenticator(BasicAuth(username, password), users, failures),
         Proxies(access.trusted_proxies),
         aggregator.privacy,
     )
     litestar = Litestar(
-        route_handlers=create_routes(
-            aggregator, administrator, authentication.guard, telemetry, version, ledger_status
-        ),
+        route_handlers=create_routes(aggregator, authentication, telemetry, version, ledger_status),
         guards=[refuse_large_body],
         exception_handlers=exception_handlers(),
         on_shutdown=[aggregator.aclose, *([users.aclose] if users else [])],
@@ -80,20 +77,16 @@ def build_app(
 
 def create_routes(
     aggregator: Aggregator,
-    administrator: BasicAuth,
-    let_in: Guard,
+    authentication: Authentication,
     telemetry: Telemetry,
     version: str,
     ledger_status: Callable[[], LedgerStatus] | None = None,
 ) -> list[HTTPRouteHandler]:
-    """A handler per route of the contract; a trailing slash is the same route.
-
-    `let_in` stands before reports, and keeps who is asking in the request's state.
-    """
+    """A handler per route of the contract; a trailing slash is the same route."""
     reports = Reports(aggregator)
-    health = HealthRoutes(aggregator, administrator, telemetry, ledger_status)
+    health = HealthRoutes(aggregator, authentication, telemetry, ledger_status)
     schema = SchemaRoutes(version)
-    known = [let_in]
+    known: list[Guard] = [authentication.guard]
     return [
         _get("/system/metrics", reports.summary_without_null, known),
         _get("/system/metrics/value", reports.value, known),

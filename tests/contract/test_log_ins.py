@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from oscar_metrics.auth.access_settings import AccessSettings
 from tests.contract.neighbours import basic, bearer, neighbourhood
@@ -42,6 +43,17 @@ def test_who_did_not_try_and_whose_issuer_is_out_do_not_count() -> None:
         assert statuses(client, *idle, WRONG_TOKEN, WRONG_TOKEN, WRONG_TOKEN)[-3:] == [
             *(401, 401, 429),
         ]
+
+
+def test_nobody_guesses_the_password_unseen_where_no_log_in_is_needed() -> None:
+    with capture_logs() as logged, neighbourhood(access=TWO_MAY_FAIL) as client:
+        for headers in ({}, bearer("alice"), WRONG_TOKEN, *[WRONG_PASSWORD] * 3):
+            response = client.get("/readyz", headers=headers)
+            assert (response.status_code, response.json()) == (200, {"status": "ready"})
+        assert "sources" in client.get("/readyz", headers=basic()).json()
+        assert statuses(client, WRONG_PASSWORD) == [429]
+    failed = [line for line in logged if line["event"] == "log-in failed"]
+    assert [(line["route"], line["address"]) for line in failed] == [("/readyz", "127.0.0.1")] * 3
 
 
 def from_address(address: str) -> Mapping[str, str]:
