@@ -24,11 +24,13 @@ import pytest
 
 from oscar_metrics.ledger.command_address import socket_path
 from tests.auth.made_issuer import DISCOVERY, KEYS, USERINFO, MadeIssuer
+from tests.auth.making import CLAIMS
 from tests.auth.making import token as signed
 from tests.corpus import platform
 from tests.e2e.echoing import WAYS, Echo
 from tests.e2e.issuing import threaded_issuer
 from tests.e2e.running import command_here, command_line, started
+from tests.servers.certificates import Authority
 from tests.servers.kubernetes import KubeCluster
 
 # By what it is; each is found in no other.
@@ -87,6 +89,7 @@ class Scene(msgspec.Struct):
 @pytest.fixture(scope="module")
 def scene(cluster: KubeCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("secrets")
+    certificate, keys = Authority("ours").issue(folder, "client")
     with Echo.start() as loki, Echo.start() as prometheus, threaded_issuer() as issuer:
         made = Scene(
             said={},
@@ -94,11 +97,18 @@ def scene(cluster: KubeCluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
                 **PLANTED,
                 "services-token": platform.PLANTED_TOKEN,
                 "clusters-token": cluster.user_token,
+                # Pseudonyms are on: who asks is nobody by name, neither.
+                "users-id": CLAIMS["sub"],
+                "private-key": keys.read_text().splitlines()[1],
             },
             statuses=Counter(),
             heads_sent=[],
         )
-        settings = planted_settings(folder, loki, prometheus, issuer)
+        settings = {
+            **planted_settings(folder, loki, prometheus, issuer),
+            "OSCAR_METRICS_LOKI_TLS_CERTIFICATE_FILE": str(certificate),
+            "OSCAR_METRICS_LOKI_TLS_KEY_FILE": str(keys),
+        }
         real = {**settings, "OSCAR_METRICS_KUBERNETES": str(cluster.kubeconfig(cluster.user_token))}
         # A server that can answer, and then one whose cluster fails as the others do.
         serve_and_ask(made, "first", real, folder, [loki, prometheus], issuer)
