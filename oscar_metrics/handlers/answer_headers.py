@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from litestar.datastructures import Headers, MutableScopeHeaders
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from oscar_metrics.handlers.cors import Cors
+from oscar_metrics.handlers.cors import Cors, Headers
+
+_Raw = list[tuple[bytes, bytes]]
 
 # Nothing of an answer is to be run, framed, or taken for what it does not say it is.
-_SECURE = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+_SECURE: _Raw = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
 # What pages from elsewhere have business with; how the process itself is doing is none of it.
 _REPORTS = "/system/"
 
@@ -33,29 +34,39 @@ class AnswerHeaders:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        asked = Headers(scope["headers"])
-        origin = asked.get("origin", "")
-        is_report = scope["path"].startswith(_REPORTS)
-        is_preflight = is_report and self._cors.answers and _is_preflight(scope, asked)
+        is_report = self._cors.answers and scope["path"].startswith(_REPORTS)
+        origin = _asked(scope, b"origin")
+        is_preflight = is_report and _is_preflight(scope)
+        of_cors: _Raw = []
+        if is_preflight:
+            of_cors = _raw(self._cors.of_preflight(origin))
+        elif is_report:
+            of_cors = _raw(self._cors.of_answer(origin))
 
         async def adding(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableScopeHeaders.from_message(message)
-                for name, value in _SECURE.items():
-                    headers.setdefault(name, value)
-                if is_report and not is_preflight:
-                    for name, value in self._cors.of_answer(origin):
-                        headers.add(name, value)
+                headers = list(message["headers"])
+                present = {name for name, _ in headers}
+                secure = [header for header in _SECURE if header[0] not in present]
+                message["headers"] = [*headers, *secure, *of_cors]
             await send(message)
 
         if not is_preflight:
             await self._app(scope, receive, adding)
             return
-        preflight = [(n.encode(), v.encode("latin-1")) for n, v in self._cors.of_preflight(origin)]
-        await adding({"type": "http.response.start", "status": 204, "headers": preflight})
+        await adding({"type": "http.response.start", "status": 204, "headers": []})
         await adding({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _is_preflight(scope: HTTPScope, asked: Headers) -> bool:
-    names = ("origin", "access-control-request-method")
-    return scope["method"] == "OPTIONS" and all(name in asked for name in names)
+def _is_preflight(scope: HTTPScope) -> bool:
+    asks = _asked(scope, b"origin") and _asked(scope, b"access-control-request-method")
+    return scope["method"] == "OPTIONS" and bool(asks)
+
+
+def _asked(scope: HTTPScope, name: bytes) -> str:
+    """The request's header of that name, blank for none; ASGI has names in lower case."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def _raw(headers: Headers) -> _Raw:
+    return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]

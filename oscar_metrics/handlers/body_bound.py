@@ -11,8 +11,13 @@ from oscar_metrics.errors import BodyTooLarge
 from oscar_metrics.handlers.bounded_http import MAX_BODY_BYTES
 
 
-def refuse_large_body(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """A guard; a body of unknown length is the protocol's matter."""
+async def refuse_large_body(
+    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
+) -> None:
+    """A guard; a body of unknown length is the protocol's matter.
+
+    It waits for nothing, but what is not async is run in a thread.
+    """
     length = connection.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
         raise BodyTooLarge(
