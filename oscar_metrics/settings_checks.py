@@ -98,4 +98,7 @@ def _is_network(text: str) -> bool:
 
 def _is_origin(text: str) -> bool:
     match = _ORIGIN.fullmatch(text)
-    return bool(match) and match[3] != _OWN_PORTS[match[1]] and int((match[3] or ":1")[1:]) < 2**16
+    if match is None:
+        return False
+    scheme, _, port = match.groups(default="")
+    return port != _OWN_PORTS[scheme] and int(port.removeprefix(":") or 1) < 2**16

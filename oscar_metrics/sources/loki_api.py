@@ -378,4 +378,4 @@ def _headers(settings: LokiSettings) -> dict[str, str]:
 
 
 def _without_user(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", url)
+    return re.sub(r"//[^/]*@", "//…@", url)

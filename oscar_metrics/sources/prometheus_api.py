@@ -25,7 +25,7 @@ UPSTREAM = "Prometheus"
 RANGE_POINTS = 10_000
 
 
-_USER = re.compile(r"//[^/@]*@")
+_USER = re.compile(r"//[^/]*@")
 
 
 class PrometheusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

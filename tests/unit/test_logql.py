@@ -22,6 +22,7 @@ from oscar_metrics.sources.logql import (
 )
 from oscar_metrics.sources.loki_api import Entry, LokiSettings, StreamLines, duration_ns, reason_of
 from oscar_metrics.sources.loki_splitting import halve
+from oscar_metrics.sources.upstream_credentials import CredentialSettings
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, SECOND_NS
 
 VALUES = {"namespace": "oscar", "app": "man.ager"}
@@ -202,7 +203,8 @@ def test_errors_mean_what_loki_says(status: int, text: str, expected: Reason | N
 
 def test_settings_do_not_show_their_secrets() -> None:
     settings = LokiSettings(
-        url="http://user:hidden@loki:3100", username="u", password="hidden", token="hidden"
+        url="http://user:hi@dden@loki:3100",
+        credentials=CredentialSettings(username="u", password="hidden", token="hidden"),
     )
     assert repr(settings) == "LokiSettings(url='http://…@loki:3100', …)"
-    assert "hidden" not in str(settings)
+    assert "hidden" not in f"{settings} {settings.credentials}"
