@@ -104,7 +104,7 @@ class Reports:
         admitted = await self._admitted(request, "")
         with _one_refusal(admitted, service):
             asked = self._range(request, query)
-            _owner(request, query)
+            _owner(request, query)  # who sends one is refused
             return await self._service(request, query, admitted, asked, service)
 
     async def breakdown(self, request: AnyRequest) -> Response[bytes]:
