@@ -75,10 +75,11 @@ class Admitted:
             raise ValueError("what they see has not been decided")
         caller = self.viewer.caller
         looks_around = self._mode is ScopeMode.VISIBLE and not caller.administrator
+        stop_ns = max(span.start_ns, min(span.stop_ns, self.now_ns))  # the future is not missing
         return Scope(
             self._ownership,
             self._user,
-            span,
+            Span(span.start_ns, stop_ns),
             others=(
                 open_to(caller.user, self._ownership.inventory) if looks_around else frozenset()
             ),

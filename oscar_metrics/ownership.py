@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from oscar_metrics.facts import CLUSTER_ADMIN, Inventory, ServiceKey
-from oscar_metrics.ledger.seals import Owned
+from oscar_metrics.ledger.seals import UNKNOWN_MOST_NS, Owned
 from oscar_metrics.timerange import Span
 
 _NOBODY: frozenset[str] = frozenset()
@@ -26,7 +26,7 @@ class Whose(msgspec.Struct, frozen=True, kw_only=True):
     """Whose something is, or might be.
 
     `owner` is blank where that cannot be told. It might be of one of `perhaps`; with
-    `unrecorded` of anyone, if it is older than the oldest inventory.
+    `unrecorded` of anyone, if nobody looked at what was deployed at the time.
     """
 
     owner: str = ""
@@ -52,7 +52,7 @@ class Ownership:
     ) -> None:
         self._names = known_as or {}
         self.inventory = inventory
-        self._since_ns = None if past is None else past.since_ns
+        self._known = () if past is None else past.known
         self._of_namespace: defaultdict[str, set[str]] = defaultdict(set)
         self._of_service: defaultdict[ServiceKey, set[str]] = defaultdict(set)
         for owns in inventory.owners:
@@ -91,8 +91,11 @@ class Ownership:
         return user in self._of_service.get(key, ())
 
     def known_throughout(self, span: Span) -> bool:
-        """Whether inventories go back to the beginning of a span."""
-        return self._since_ns is not None and self._since_ns <= span.start_ns
+        """Whether inventories were sealed for all of a span, but for the last hours of it."""
+        return any(
+            known.start_ns <= span.start_ns and span.stop_ns <= known.stop_ns + UNKNOWN_MOST_NS
+            for known in self._known
+        )
 
     def namesakes(self, service: str) -> list[ServiceKey]:
         """Every service of a name that is known to exist or to have existed."""

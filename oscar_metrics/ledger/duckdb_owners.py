@@ -13,19 +13,31 @@ import msgspec
 
 from oscar_metrics.facts import Inventory
 from oscar_metrics.ledger.duckdb_schema import SEAL_KIND_CODES
-from oscar_metrics.ledger.seals import Owned, Owns, SealKind
-from oscar_metrics.timerange import HOUR_NS
+from oscar_metrics.ledger.seals import UNKNOWN_MOST_NS, Owned, Owns, SealKind
+from oscar_metrics.timerange import HOUR_NS, Span
 
 
 def owned(cursor: duckdb.DuckDBPyConnection) -> Owned:
-    """All of them, and since when; to be called within a transaction."""
+    """All of them, and of which hours; to be called within a transaction."""
     rows = cursor.execute("SELECT namespace, service, owner FROM owned").fetchall()
-    ((hour,),) = cursor.execute(
-        "SELECT min(hour) FROM seals WHERE kind = ?", [SEAL_KIND_CODES[SealKind.INVENTORY]]
+    # The hours in runs, a run being what is not too far from the hour before.
+    runs = cursor.execute(
+        """
+        SELECT min(hour), max(hour) + 1
+        FROM (SELECT hour, sum(apart) OVER (ORDER BY hour) AS run
+              FROM (SELECT hour, coalesce(hour - lag(hour) OVER (ORDER BY hour) - 1, 0) > $most
+                           AS apart
+                    FROM (SELECT DISTINCT hour FROM seals WHERE kind = $kind)))
+        GROUP BY run ORDER BY 1
+        """,
+        {
+            "kind": SEAL_KIND_CODES[SealKind.INVENTORY],
+            "most": UNKNOWN_MOST_NS // HOUR_NS,
+        },
     ).fetchall()
     return Owned(
         owners=frozenset(Owns(*row) for row in rows),
-        since_ns=None if hour is None else hour * HOUR_NS,
+        known=tuple(Span(first * HOUR_NS, stop * HOUR_NS) for first, stop in runs),
     )
 
 

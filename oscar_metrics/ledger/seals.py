@@ -129,6 +129,10 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True):
     gaps: tuple[Gap, ...]
 
 
+# What is deployed is looked at every hour; a server that restarts may miss one or two.
+UNKNOWN_MOST_NS = 3 * HOUR_NS
+
+
 class Owns(NamedTuple):
     """That a service belonged to somebody; `service` is blank for the namespace itself.
 
@@ -141,13 +145,13 @@ class Owns(NamedTuple):
 
 
 class Owned(msgspec.Struct, frozen=True, kw_only=True):
-    """Every owner that a sealed inventory ever named, and since when there are inventories.
+    """Every owner that a sealed inventory ever named, and the hours inventories were sealed for.
 
-    `since_ns` is the first instant of the first hour one was sealed for; None without any.
+    `known` are those hours where there is no more than `UNKNOWN_MOST_NS` between them, in order.
     """
 
     owners: frozenset[Owns]
-    since_ns: int | None
+    known: tuple[Span, ...] = ()
 
 
 class Restated(msgspec.Struct, frozen=True, kw_only=True):

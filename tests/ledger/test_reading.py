@@ -58,7 +58,7 @@ async def test_a_report_reads_calls_of_some_services_and_whose_they_are(
     assert await ledger.services() == {ServiceKey("oscar-svc", "a"), ServiceKey("oscar-svc", "b")}
     assert await ledger.owned() == Owned(
         owners=frozenset({Owns("oscar-svc", "a", "ana"), Owns("shared", "", "cluster_admin")}),
-        since_ns=HOUR.start_ns,
+        known=(HOUR,),
     )
 
 

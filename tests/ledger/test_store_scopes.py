@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from oscar_metrics.errors import TooManyRows
 from oscar_metrics.facts import LogStream, ServiceKey, SlotPart
 from oscar_metrics.ledger.seals import Owned, Owns
 from oscar_metrics.ledger.store import LedgerStore
-from oscar_metrics.timerange import HOUR_NS
+from oscar_metrics.timerange import HOUR_NS, Span
 from tests.ledger.stores import (
     FIRST,
     NOW_NS,
@@ -29,9 +30,9 @@ HOUR = hours(FIRST)
 
 
 async def test_whoever_was_once_an_owner_is_known(store: LedgerStore) -> None:
-    assert await store.owned() == Owned(owners=frozenset(), since_ns=None)
+    assert await store.owned() == Owned(owners=frozenset())
     await store.seal([executions(FIRST)], now_ns=NOW_NS)
-    assert (await store.owned()).since_ns is None
+    assert (await store.owned()).known == ()
     odd = 'O\'Brien "x" \\ Ωμέγα\x00end'
     for later_ns, candidate in enumerate(
         [
@@ -55,7 +56,18 @@ async def test_whoever_was_once_an_owner_is_known(store: LedgerStore) -> None:
                 Owns("hers", "", "ana"),
             }
         ),
-        since_ns=HOUR.start_ns + HOUR_NS,
+        known=(Span(HOUR.start_ns + HOUR_NS, HOUR.start_ns + 4 * HOUR_NS),),
+    )
+    assert await store.owned() == known
+    # Nobody looked for more than three hours after the first of these; the second is apart.
+    for hour in (FIRST + 7, FIRST + 12):
+        await store.seal([deployed(hour, {})], now_ns=NOW_NS + 9)
+    known = msgspec.structs.replace(
+        known,
+        known=(
+            Span((FIRST + 1) * HOUR_NS, (FIRST + 8) * HOUR_NS),
+            Span((FIRST + 12) * HOUR_NS, (FIRST + 13) * HOUR_NS),
+        ),
     )
     assert await store.owned() == known
     while await store.compact(now_ns=NOW_NS, quarters_kept_ns=0, hours_kept_ns=0):

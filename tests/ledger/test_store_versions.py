@@ -65,7 +65,7 @@ async def test_a_file_of_every_version_answers_the_same(version: int, tmp_path: 
     assert found is not None
     assert found[0].services[0].owner == "bo"
     assert await store.owned() == Owned(
-        owners=frozenset({Owns("oscar-svc", "yolo", "bo")}), since_ns=HOUR.start_ns
+        owners=frozenset({Owns("oscar-svc", "yolo", "bo")}), known=(HOUR,)
     )
     assert {one.level for one in await store.verify(lambda *_: None)} == {Level.OK}
     await store.seal([executions(FIRST + 24)], now_ns=NOW_NS + 9)

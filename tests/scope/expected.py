@@ -9,7 +9,7 @@ from typing import Any
 from oscar_metrics.facts import CountryFrom, Kind, Result
 from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
 from tests.scope.model import Model, Seen
-from tests.scope.worlds import FIRST_NS, Called, Used
+from tests.scope.worlds import FIRST_NS, NOW_NS, Called, Used
 
 _MINE = (Seen.MINE, Seen.OPEN)
 
@@ -20,7 +20,10 @@ class Expected:
     def __init__(self, model: Model, span: Span) -> None:
         self.model = model
         past_ns = FIRST_NS + model.frame.past_from * HOUR_NS
+        # From the last sealed inventory to the present one there may be three hours.
+        until_ns = past_ns + (len(model.world.past) + 3) * HOUR_NS
         recent = bool(model.world.past) and past_ns <= span.start_ns
+        recent = recent and min(span.stop_ns, NOW_NS) <= until_ns
         called = [one for one in model.world.called if one.at_ns in span]
         used = [one for one in model.world.used if FIRST_NS + one.slot * SLOT_NS in span]
         self.calls: dict[Seen, list[Called]] = {seen: [] for seen in Seen}
@@ -29,6 +32,14 @@ class Expected:
         self.usage: dict[Seen, list[Used]] = {seen: [] for seen in Seen}
         for use in used:
             self.usage[model.of(use.service, recent=recent)].append(use)
+
+    def _is_known(self, span: Span) -> bool:
+        """Whether inventories were sealed of all of it but the last hours, which need none."""
+        frame = self.model.frame
+        first_ns, stop_ns = (
+            FIRST_NS + hour * HOUR_NS for hour in (frame.past_from, frame.past_until)
+        )
+        return first_ns <= span.start_ns and min(span.stop_ns, NOW_NS) <= stop_ns + 3 * HOUR_NS
 
     def seen(self, *kinds: Kind, service: str | None = None) -> list[Called]:
         """The calls of some kinds, of one service name or of all."""

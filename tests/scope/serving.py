@@ -273,14 +273,18 @@ async def _seal(ledger: DuckLedger, world: World, frame: Frame) -> None:
     heard = msgspec.structs.replace(
         frame, states={source: _SPOKEN[state] for source, state in frame.states.items()}
     )
-    for number, inventory in enumerate(world.past):
-        one = Candidate(
+    hours = range(frame.past_from, frame.past_until)
+    inventories = [
+        Candidate(
             kind=SealKind.INVENTORY,
-            hour=FIRST_HOUR + frame.past_from + number,
+            hour=FIRST_HOUR + hour,
             origin="kubernetes",
-            inventory=inventory,
+            inventory=world.past[number * len(world.past) // len(hours)],
         )
-        await ledger.seal([one], now_ns=EARLY_NS + number)
+        for number, hour in enumerate(hours)
+        if world.past
+    ]
+    await ledger.seal(inventories, now_ns=EARLY_NS)
     if frame.twice:
         await ledger.seal(await _candidates(world, heard, early=True), now_ns=EARLY_NS)
     await ledger.seal(await _candidates(world, heard, early=False), now_ns=LATE_NS)

@@ -6,7 +6,6 @@ Whatever of it comes from the ledger: nothing, everything, or some hours.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import tempfile
 from pathlib import Path
@@ -15,33 +14,26 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oscar_metrics.discretion import WITHHELD
 from oscar_metrics.facts import CLUSTER_ADMIN, Kind
 from oscar_metrics.timerange import report_range
+from tests.scope.examples import many
 from tests.scope.expected import Expected
 from tests.scope.model import Model
 from tests.scope.questions import RANGES
 from tests.scope.serving import PASSWORD, USERNAME, bearer, serving
 from tests.scope.worlds import HOURS, ME, NAMES, NOW_NS, OWNERS, Frame, World, frame_of, world_of
 
-# More of them: OSCAR_SCOPE_EXAMPLES=2000 pytest tests/scope
-EXAMPLES = int(os.environ.get("OSCAR_SCOPE_EXAMPLES", "15"))
 ADMINISTRATOR = httpx.BasicAuth(USERNAME, PASSWORD)
-MANY = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
 Query = tuple[tuple[str, str], ...]
 
 
 @pytest.mark.parametrize("visible", [False, True])
 def test_a_callers_reports_are_what_the_contract_says_they_see(visible: bool) -> None:
-    @MANY
+    @many(10)
     @given(seed=st.integers(0, 2**40), size=st.integers(0, 12))
     def are_exact(seed: int, size: int) -> None:
         dice = random.Random(seed)
@@ -54,7 +46,7 @@ def test_a_callers_reports_are_what_the_contract_says_they_see(visible: bool) ->
 def test_live_sealed_and_mixed_are_the_same() -> None:
     """All three know of the same past: of no inventory and no service but those deployed."""
 
-    @MANY
+    @many(6)
     @given(seed=st.integers(0, 2**40), size=st.integers(0, 12), visible=st.booleans())
     def are_the_same(seed: int, size: int, visible: bool) -> None:
         dice = random.Random(seed)
@@ -79,7 +71,7 @@ def test_live_sealed_and_mixed_are_the_same() -> None:
 
 
 def test_all_owners_and_what_is_nobodys_add_up_to_the_cluster() -> None:
-    @MANY
+    @many(8)
     @given(seed=st.integers(0, 2**40), size=st.integers(0, 12))
     def add_up(seed: int, size: int) -> None:
         dice = random.Random(seed)

@@ -8,22 +8,20 @@ stands for what the caller may not know.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.scope.examples import many
 from tests.scope.other_worlds import another, marked
 from tests.scope.questions import ask, names, some, without_times
 from tests.scope.serving import serving
 from tests.scope.worlds import MARK, Frame, World, frame_of, world_of
 
-# More of them: OSCAR_SCOPE_EXAMPLES=2000 pytest tests/scope
-EXAMPLES = int(os.environ.get("OSCAR_SCOPE_EXAMPLES", "20"))
 # Attempts to change the other world; those that the caller would see are not made.
 CHANGES = 40
 SALTS = ("a", "b")
@@ -31,12 +29,7 @@ SALTS = ("a", "b")
 
 @pytest.mark.parametrize("visible", [False, True])
 def test_equal_views_have_equal_answers(visible: bool) -> None:
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @many(14)
     @given(seed=st.integers(0, 2**40), size=st.integers(0, 12))
     def answers_are_equal(seed: int, size: int) -> None:
         dice = random.Random(seed)

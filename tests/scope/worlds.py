@@ -75,7 +75,7 @@ class Used(msgspec.Struct, frozen=True, order=True):
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
-    """The facts: `past` are the inventories sealed of hours before the first."""
+    """The facts: `past` are the inventories in the ledger, one after the other."""
 
     now: Inventory
     past: tuple[Inventory, ...]
@@ -91,12 +91,13 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """What is no fact of anyone's.
 
-    `sealed` are the hours in the ledger, None without one; `past_from` the hour of the first
-    sealed inventory. `states` says of each source `ok`, `partial` or `missing`.
+    `sealed` are the hours in the ledger, None without one. Inventories were sealed of the hours
+    from `past_from` until `past_until`. `states` says of each source `ok`, `partial` or `missing`.
     """
 
     sealed: frozenset[int] | None
     past_from: int
+    past_until: int
     states: Mapping[str, str]
     visible: bool
     has_gpu: bool
@@ -123,9 +124,11 @@ def frame_of(dice: random.Random, *, visible: bool, whole: bool = False) -> Fram
     )
     if states["kubernetes"] == "missing" and dice.random() < 0.8:
         states["kubernetes"] = "partial"  # else every answer is the same 503
+    past_from = dice.choice((-22, -22, 0, 1))
     return Frame(
         sealed=sealed,
-        past_from=dice.choice((-100, -100, 0, 1)),
+        past_from=past_from,
+        past_until=dice.choice((-8, HOURS, HOURS, HOURS)) if past_from < 0 else HOURS,
         states=states,
         visible=visible,
         has_gpu=dice.random() < 0.7,
@@ -192,7 +195,7 @@ def called_of(dice: random.Random) -> Called:
     kind = dice.choice((Kind.SYNC, Kind.SYNC, Kind.ASYNC, Kind.EXPOSED))
     country = dice.choice(COUNTRIES)
     key = CallKey(
-        dice.choice((*NAMESPACES, *NAMESPACES, "")),
+        dice.choice((*NAMESPACES, "", "")),
         dice.choice(NAMES),
         "" if kind is Kind.EXPOSED else dice.choice(USERS),
         country,

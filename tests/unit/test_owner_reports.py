@@ -33,6 +33,7 @@ from oscar_metrics.ownership import Ownership
 from oscar_metrics.privacy import Privacy
 from oscar_metrics.reports import Calls
 from oscar_metrics.tables import as_table
+from oscar_metrics.timerange import Span
 from oscar_metrics.wire import GroupBy, OwnerBreakdown, SourceName, SourceState
 from tests.unit.reporting import ASKED, GONE, NOW, PLAIN, call, calls, log, plain, source
 
@@ -250,7 +251,7 @@ INVENTORIES = st.builds(
 PASTS = st.none() | st.builds(
     Owned,
     owners=st.frozensets(st.tuples(NAMESPACES, NAMES, st.sampled_from(["u", "v", "w"]))),
-    since_ns=st.sampled_from([None, 0, NOW]),
+    known=st.sampled_from([(), (Span(0, NOW),), (Span(NOW, 2 * NOW),)]),
 )
 CALLS = st.dictionaries(
     st.builds(

@@ -36,8 +36,8 @@ def inventory(*services: Service, cut: bool = False, **namespaces: str) -> Inven
     )
 
 
-def past(*owners: tuple[str, str, str], since_ns: int | None = 0) -> Owned:
-    return Owned(owners=frozenset(Owns(*one) for one in owners), since_ns=since_ns)
+def past(*owners: tuple[str, str, str], known: tuple[Span, ...] = ()) -> Owned:
+    return Owned(owners=frozenset(Owns(*one) for one in owners), known=known)
 
 
 def perhaps(*users: str, unrecorded: bool = True) -> Whose:
@@ -232,20 +232,25 @@ def test_the_only_service_of_a_name_may_be_known_from_its_calls_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "start_ns", "expected"),
+    ("before", "span", "expected"),
     [
-        (None, HOUR_NS, False),
-        (past(since_ns=None), HOUR_NS, False),
-        (past(since_ns=HOUR_NS), HOUR_NS, True),
-        (past(since_ns=HOUR_NS), HOUR_NS - 1, False),
-        (past(since_ns=HOUR_NS), 2 * HOUR_NS, True),
+        (None, (2, 3), False),
+        (past(), (2, 3), False),
+        (past(known=(Span(HOUR_NS, 9 * HOUR_NS),)), (1, 2), True),
+        (past(known=(Span(HOUR_NS, 9 * HOUR_NS),)), (0, 2), False),
+        # The last hours are known by the current inventory.
+        (past(known=(Span(HOUR_NS, 9 * HOUR_NS),)), (2, 12), True),
+        (past(known=(Span(HOUR_NS, 9 * HOUR_NS),)), (2, 13), False),
+        # Nobody looked in between.
+        (past(known=(Span(0, HOUR_NS), Span(9 * HOUR_NS, 20 * HOUR_NS))), (0, 20), False),
+        (past(known=(Span(0, HOUR_NS), Span(9 * HOUR_NS, 20 * HOUR_NS))), (10, 20), True),
     ],
 )
-def test_inventories_go_back_to_the_first_that_was_sealed(
-    before: Owned | None, start_ns: int, expected: bool
+def test_what_was_deployed_is_known_where_inventories_were_sealed(
+    before: Owned | None, span: tuple[int, int], expected: bool
 ) -> None:
-    span = Span(start_ns, start_ns + HOUR_NS)
-    assert Ownership(NOTHING, before).known_throughout(span) is expected
+    hours = Span(span[0] * HOUR_NS, span[1] * HOUR_NS)
+    assert Ownership(NOTHING, before).known_throughout(hours) is expected
 
 
 def test_who_was_forgotten_owns_by_pseudonym_what_the_ledger_and_the_cluster_know() -> None:

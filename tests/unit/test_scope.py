@@ -57,7 +57,7 @@ PAST = Owned(
     owners=frozenset(
         {Owns(SHARED, "once", BOB), Owns("ns-b", "old", BOB), Owns("ns-c", "", CAROL)}
     ),
-    since_ns=SINCE_NS,
+    known=(Span(SINCE_NS, SINCE_NS + HOUR_NS),),
 )
 OWNERSHIP = Ownership(INVENTORY, PAST, recorded=[ServiceKey("ns-c", "gone")])
 

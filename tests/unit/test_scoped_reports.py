@@ -209,7 +209,7 @@ PASTS = st.none() | st.builds(
         ),
         max_size=4,
     ),
-    since_ns=st.sampled_from([None, 0, NOW]),
+    known=st.sampled_from([(), (Span(0, NOW),), (Span(NOW, 2 * NOW),)]),
 )
 TALLIES = st.dictionaries(
     st.builds(
