@@ -19,6 +19,7 @@ from oscar_metrics.outcome import Unavailable
 from oscar_metrics.ownership import Ownership
 from oscar_metrics.privacy import Privacy
 from oscar_metrics.scope import Scope, ScopeMode, Viewer, open_to
+from oscar_metrics.tasks import task_group
 from oscar_metrics.timerange import Span
 from oscar_metrics.wire import SourceName
 
@@ -107,9 +108,9 @@ class Admitted:
         caller, owner = self.viewer.caller, self.viewer.owner
         ownership = await self.ownership()
         if not caller.administrator:
-            self._user = await self._as_known(caller.user)
-        elif owner in ownership.owners:
-            self._user = owner
+            self._user = ownership.known_as(caller.user)
+        elif (known_owner := ownership.known_as(owner)) in ownership.owners:
+            self._user = known_owner
         else:
             shown = (known for known in ownership.owners if self._privacy.user(known) == owner)
             self._user = next(shown, "") or _unknown_owner()
@@ -125,21 +126,17 @@ class Admitted:
         store = self._ledger.store
         if store is None:
             raise self._without_ledger(self._ledger.problem)
-        named = {owns.owner for owns in inventory.owners}
+        # Who was forgotten is known by a pseudonym; so are who asks, and of whom.
+        named = {self.viewer.caller.user, self.viewer.owner}
+        named |= {owns.owner for owns in inventory.owners}
         named |= {service.owner for service in inventory.services}
+        async with task_group() as group:
+            past = group.create_task(self._in_time(store.owned()))
+            recorded = group.create_task(self._in_time(store.services()))
+            known_as = group.create_task(self._in_time(store.pseudonyms(named - {""})))
         return Ownership(
-            inventory,
-            await self._in_time(store.owned()),
-            recorded=await self._in_time(store.services()),
-            known_as=await self._in_time(store.pseudonyms(named)),
+            inventory, past.result(), recorded=recorded.result(), known_as=known_as.result()
         )
-
-    async def _as_known(self, user: str) -> str:
-        """A user as the ledger knows them: who was forgotten is known by a pseudonym."""
-        if self._ledger is None or self._ledger.store is None:
-            return user
-        known_as = await self._in_time(self._ledger.store.pseudonyms([user]))
-        return known_as.get(user, user)
 
     async def _in_time(self, answer: Awaitable[T]) -> T:
         try:
