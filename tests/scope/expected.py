@@ -19,11 +19,7 @@ class Expected:
 
     def __init__(self, model: Model, span: Span) -> None:
         self.model = model
-        past_ns = FIRST_NS + model.frame.past_from * HOUR_NS
-        # From the last sealed inventory to the present one there may be three hours.
-        until_ns = past_ns + (len(model.world.past) + 3) * HOUR_NS
-        recent = bool(model.world.past) and past_ns <= span.start_ns
-        recent = recent and min(span.stop_ns, NOW_NS) <= until_ns
+        recent = bool(model.world.past) and self._is_known(span)
         called = [one for one in model.world.called if one.at_ns in span]
         used = [one for one in model.world.used if FIRST_NS + one.slot * SLOT_NS in span]
         self.calls: dict[Seen, list[Called]] = {seen: [] for seen in Seen}

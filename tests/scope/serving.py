@@ -248,6 +248,7 @@ async def serving(
                 now_ns=lambda: NOW_NS,
                 deadline_seconds=None,
                 ledger=None if ledger is None else LedgerHolder(ledger, rows_max=100_000),
+                privacy=frame.privacy,
                 mode=ScopeMode.VISIBLE if frame.visible else ScopeMode.OWNED,
             ),
             username=USERNAME,

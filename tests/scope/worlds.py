@@ -24,6 +24,7 @@ from oscar_metrics.facts import (
     Service,
     ServiceKey,
 )
+from oscar_metrics.privacy import Privacy
 from oscar_metrics.timerange import HOUR_NS, SLOT_NS, parse_instant
 
 ME = "me"
@@ -103,6 +104,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     has_gpu: bool
     forgets: str
     twice: bool
+    privacy: Privacy
 
 
 SOURCES = ("kubernetes", "prometheus", LogStream.EXECUTIONS.value, LogStream.EXPOSED.value)
@@ -134,6 +136,10 @@ def frame_of(dice: random.Random, *, visible: bool, whole: bool = False) -> Fram
         has_gpu=dice.random() < 0.7,
         forgets="" if whole else dice.choice(("", "", "", ME, "olga", "ann")),
         twice=not whole and dice.random() < 0.3,
+        privacy=Privacy(
+            pseudonym_key="" if whole else dice.choice(("", "", "0123456789abcdef")),
+            country_users_least=0 if whole else dice.choice((0, 0, 2)),
+        ),
     )
 
 
