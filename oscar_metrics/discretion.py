@@ -28,7 +28,7 @@ NOT_READ = "it could not be read; reports of the administrator say why"
 WITHHELD = "what is in records that do not tell whose service it was is left out"
 NOT_ALL_KNOWN = "which services there are is not fully known, so some may be left out"
 
-_UPSTREAMS = ("kubernetes", "loki", "Prometheus")
+_UPSTREAMS = ("kubernetes", "loki", "Loki", "Prometheus")
 _SAFE = frozenset(
     {
         WITHHELD,

@@ -10,6 +10,7 @@ OscarMetricsError
 │   ├── BodyTooLarge         413
 │   ├── QueryTooLong         414
 │   ├── TooManyFailures      429, with Retry-After
+│   ├── ClientGone           499, which nobody is left to read
 │   └── NotNow               503, with Retry-After
 ├── LedgerError              the ledger cannot do it; the message says why and what to do
 │   ├── LedgerHeld           another process has the file open
@@ -106,6 +107,15 @@ class TooManyFailures(RequestError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class ClientGone(RequestError):
+    """Who asked has closed the connection: nobody waits for the answer."""
+
+    status_code = 499  # nginx's number for it; the standard ones are all about answers
+
+    def __init__(self) -> None:
+        super().__init__("client gone")
+
+
 class NotNow(RequestError):
     """The answer rests on something that cannot be read at the moment."""
 
@@ -122,7 +132,9 @@ class Reason(StrEnum):
     CONNECT = "connect"
     TLS = "tls"
     CREDENTIALS = "credentials"
+    OPEN = "open"
     TIMEOUT = "timeout"
+    TOO_SLOW = "too_slow"
     DEADLINE = "deadline"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
@@ -140,7 +152,9 @@ REASON_TEXT = {
     Reason.CONNECT: "could not be reached",
     Reason.TLS: "could not be reached over TLS (certificate or protocol)",
     Reason.CREDENTIALS: "cannot be asked: the file with our token or password is of no use",
+    Reason.OPEN: "is not asked for a while, after it failed again and again",
     Reason.TIMEOUT: "did not answer in time",
+    Reason.TOO_SLOW: "gave up on the question, which took it too long",
     Reason.DEADLINE: "had not finished when the report's deadline came",
     Reason.UNAUTHORIZED: "refused our credentials",
     Reason.FORBIDDEN: "does not let us read this",
@@ -160,7 +174,8 @@ class UpstreamError(OscarMetricsError):
     """A system we asked did not answer usefully.
 
     ``reason`` may be shown and counted; ``detail`` is for our log only, already
-    cut short and free of credentials. ``retry_after_seconds`` is what it asked for.
+    cut short and free of credentials. ``retry_after_seconds`` is what it asked for, or when it
+    will be asked again.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ import msgspec
 from oscar_metrics.completeness import sentence
 from oscar_metrics.facts import CallLog, Inventory, LogStream, Roster, ServiceCount, Usage
 from oscar_metrics.outcome import Outcome, Unavailable
+from oscar_metrics.resilience.asker import Asker, asking_for
 from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.guarding import guarded
 from oscar_metrics.sources.interfaces import CountingLogSource, LogSource, Sources
@@ -49,6 +50,7 @@ class Live:
         self._telemetry = telemetry
         self._now_ns = now_ns
         self._deadline = deadline
+        self._asker = Asker(deadline)
         self._usage_slots = asyncio.Semaphore(_AT_A_TIME)
         self._log_slots = asyncio.Semaphore(_AT_A_TIME)
         self._roster_lock = asyncio.Lock()
@@ -179,7 +181,8 @@ class Live:
 
     async def _guarded(self, origin: str, answer: Awaitable[F]) -> F | Unavailable:
         backstop = None if self._deadline is None else self._deadline + _HAND_OVER_SECONDS
-        return await guarded(origin, answer, backstop)
+        with asking_for(self._asker):
+            return await guarded(origin, answer, backstop)
 
 
 class SharedReads:

@@ -109,7 +109,7 @@ _KEPT: Mapping[str, tuple[str, ...]] = {
     "USERS_ADMIN": ("oidc.users_admin",),
 }
 # Branches of the tree that are not part of names.
-_NAMELESS = frozenset({"limits", "credentials", "access"})
+_NAMELESS = frozenset({"limits", "protection", "credentials", "access"})
 # What Traefik's pods and log lines are labelled with by its chart.
 _TRAEFIK = "traefik"
 # What OSCAR's chart calls one of them.

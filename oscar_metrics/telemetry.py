@@ -6,7 +6,6 @@ import logging
 import sys
 from functools import cached_property
 
-import stamina.instrumentation
 import structlog
 from prometheus_client import (
     CollectorRegistry,
@@ -45,6 +44,32 @@ class Telemetry:
             "Duration of calls to other systems; reason is `ok` or why it was of no use.",
             ("upstream", "reason"),
             buckets=_SECONDS,
+            registry=self.registry,
+        )
+        # Whether each upstream is asked, as the gauge below has it.
+        self.breakers: dict[str, str] = {}
+        self.breaker_state = Gauge(
+            "oscar_metrics_upstream_breaker_state",
+            "1 for the state: closed (it is asked), open (it is not), half-open (by one call).",
+            ("upstream", "state"),
+            registry=self.registry,
+        )
+        self.breaker_openings = Counter(
+            "oscar_metrics_upstream_breaker_openings_total",
+            "How often it was no longer asked for a while, after failing again and again.",
+            ("upstream",),
+            registry=self.registry,
+        )
+        self.calls_refused = Counter(
+            "oscar_metrics_upstream_calls_refused_total",
+            "Calls that were not made, because the upstream is not asked for a while.",
+            ("upstream",),
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "oscar_metrics_upstream_retries_total",
+            "Retries that might have helped: made, over budget, or too late for the report.",
+            ("upstream", "decision"),
             registry=self.registry,
         )
         self.source_outcomes = Counter(
@@ -115,7 +140,6 @@ def configure_logging(*, json: bool, level: str) -> None:
     """Send structured lines to standard error: JSON for machines, plain text on a terminal."""
     # Other packages' own chatter; what matters of it is logged where it is caught.
     logging.getLogger().addHandler(logging.NullHandler())
-    stamina.instrumentation.set_on_retry_hooks([])
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json

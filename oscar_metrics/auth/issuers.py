@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx
@@ -16,8 +16,11 @@ from oscar_metrics.auth import tokens
 from oscar_metrics.auth.oidc_settings import OidcSettings
 from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
 from oscar_metrics.findings import Finding, Level
+from oscar_metrics.resilience.asker import Asker, asking_for
 from oscar_metrics.sources.upstream import Upstream
 from oscar_metrics.telemetry import Telemetry
+
+T = TypeVar("T")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -62,7 +65,7 @@ class Issuer:
         )
         # What was last read of it, and what became of the last try.
         self._known: Known | None = None
-        self._tried: Known | Reason | None = None
+        self._tried: Known | UpstreamError | None = None
         self._tried_at = 0.0
         self._reading = asyncio.Lock()
 
@@ -87,7 +90,9 @@ class Issuer:
             if isinstance(tried, Known):
                 return tried
             if known is None or newer_than is not None:
-                raise UpstreamError(self.url, tried)
+                raise UpstreamError(
+                    self.url, tried.reason, retry_after_seconds=tried.retry_after_seconds
+                )
             return known
 
     async def userinfo(self, endpoints: Endpoints, token: str) -> dict[str, Any]:
@@ -97,11 +102,8 @@ class Issuer:
         """
         url, params = _split_query(endpoints.userinfo)
         headers = {"Authorization": f"Bearer {token}"}
-        try:
-            async with asyncio.timeout(self._settings.limits.timeout_seconds):
-                return await self._upstream.get_json(url, params, _OBJECT, headers=headers)
-        except TimeoutError:
-            raise UpstreamError(self.url, Reason.TIMEOUT, "userinfo") from None
+        answer = self._upstream.get_json(url, params, _OBJECT, headers=headers)
+        return await self._in_time(answer)
 
     async def check(self) -> list[Finding]:
         """Whether its discovery document, its keys and its userinfo can be used as they are."""
@@ -150,21 +152,29 @@ class Issuer:
         # A clock that was set back must not keep us from trying.
         return 0 <= self._now() - self._tried_at < self._settings.keys_refresh_seconds
 
-    async def _try(self) -> Known | Reason:
-        tried: Known | Reason
+    async def _try(self) -> Known | UpstreamError:
+        tried: Known | UpstreamError
         try:
-            async with asyncio.timeout(self._settings.limits.timeout_seconds):
-                tried = self._known = await self._read()
-        except (UpstreamError, TimeoutError) as exc:
-            error = (
-                exc if isinstance(exc, UpstreamError) else UpstreamError(self.url, Reason.TIMEOUT)
-            )
-            tried = error.reason
+            tried = self._known = await self._in_time(self._read())
+        except UpstreamError as exc:
+            if exc.reason is Reason.OPEN:
+                return exc  # it was not tried, and may be as soon as it is asked again
+            tried = exc
             _log.warning(
-                "issuer cannot be used", issuer=self.url, reason=tried, detail=error.detail
+                "issuer cannot be used", issuer=self.url, reason=exc.reason, detail=exc.detail
             )
         self._tried, self._tried_at = tried, self._now()
         return tried
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
+        """The answer, for which a request waits so long and no longer; raises UpstreamError."""
+        deadline = asyncio.get_running_loop().time() + self._settings.limits.timeout_seconds
+        try:
+            with asking_for(Asker(deadline)):
+                async with asyncio.timeout_at(deadline):
+                    return await answer
+        except TimeoutError:
+            raise UpstreamError(self.url, Reason.TIMEOUT) from None
 
     async def _read(self) -> Known:
         endpoints = endpoints_of(await self._document(), self.url)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -35,11 +36,13 @@ from oscar_metrics.telemetry import Telemetry
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+# The longest that callers of an issuer that is out are told to stay away.
+_LONGEST_AWAY_SECONDS = 60
 # An issuer's refusal is believed for less: the user may be put into a group.
 _REFUSAL_SECONDS = 5.0
 
 # Who it is, what is wrong with the token, or why the issuer could not be asked.
-Answer = Caller | Fault | Reason
+Answer = Caller | Fault | UpstreamError
 
 
 class OidcAuth:
@@ -88,8 +91,11 @@ class OidcAuth:
             raise Unauthorized(BEARER_CHALLENGE)
         raise NotNow(
             "identity provider unavailable",
-            detail=f"the issuer of this token {REASON_TEXT[answer]}",
-            retry_after_seconds=self._settings.retry_after_seconds,
+            detail=f"the issuer of this token {REASON_TEXT[answer.reason]}",
+            retry_after_seconds=max(
+                self._settings.retry_after_seconds,
+                min(math.ceil(answer.retry_after_seconds or 0), _LONGEST_AWAY_SECONDS),
+            ),
         )
 
     async def check(self) -> list[Finding]:
@@ -130,7 +136,7 @@ class OidcAuth:
         try:
             answer = token if isinstance(token, Fault) else await self._answer_of(token, text)
         except UpstreamError as exc:
-            return exc.reason
+            return exc
         if isinstance(answer, Fault):
             _log.info("bearer token refused", why=answer)
         if not isinstance(token, Fault) and answer not in _TOLD_WITHOUT_ISSUER:

@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from oscar_metrics.aggregator import Aggregator, LastSaid
 from oscar_metrics.handlers.authentication import Authentication
 from oscar_metrics.ledger.sealer_status import LedgerStatus
+from oscar_metrics.resilience.breaker import BreakerState
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.wire import SourceName
 
@@ -28,11 +29,12 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 class Readiness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The process answers; for the administrator, what each source said when last asked.
 
-    And how far the ledger is, where there is one.
+    And which upstreams are asked, and how far the ledger is, where there is one.
     """
 
     status: str
     sources: dict[SourceName, LastSaid] | None = None
+    upstreams: dict[str, BreakerState] | None = None
     ledger: LedgerStatus | None = None
 
 
@@ -61,7 +63,10 @@ class HealthRoutes:
             return _json(Readiness(status="ready"))
         ledger = None if self._ledger_status is None else self._ledger_status()
         sources = self._aggregator.last_said()
-        return _json(Readiness(status="ready", sources=sources, ledger=ledger))
+        upstreams = {name: BreakerState(state) for name, state in self._telemetry.breakers.items()}
+        return _json(
+            Readiness(status="ready", sources=sources, upstreams=upstreams or None, ledger=ledger)
+        )
 
     async def metrics(self, request: AnyRequest) -> Response[bytes]:
         """The process's own metrics, as Prometheus text or OpenMetrics."""

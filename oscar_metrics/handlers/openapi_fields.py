@@ -127,6 +127,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     "was": _count("What it counted as before: calls, or CPU core-hours where the source is usage."),
     "now": _count("What it counts as now, in the same unit."),
     # How far the ledger is.
+    "upstreams": _text(
+        "By upstream, whether it is asked, not asked for a while after failing again and again, or "
+        "by one call only; administrator only."
+    ),
     "Readiness.ledger": _text("How far the ledger is, where there is one; administrator only."),
     "usable": _text("Whether reports can read it."),
     "problems": _text("What stands in the way, for people."),

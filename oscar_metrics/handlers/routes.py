@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from litestar import Litestar, Response, route
 from litestar.enums import HttpMethod
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp, Guard
+from litestar.middleware import DefineMiddleware
+from litestar.types import ASGIApp
 
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.auth.access_settings import AccessSettings
@@ -22,6 +24,7 @@ from oscar_metrics.handlers.audit import Audited
 from oscar_metrics.handlers.authentication import Authentication
 from oscar_metrics.handlers.body_bound import refuse_large_body
 from oscar_metrics.handlers.cors import Cors
+from oscar_metrics.handlers.ended_early import EndedEarly
 from oscar_metrics.handlers.health import HealthRoutes
 from oscar_metrics.handlers.measured import Measured
 from oscar_metrics.handlers.problems import exception_handlers
@@ -45,13 +48,15 @@ def build_app(
     version: str,
     running: AbstractAsyncContextManager[None] | None = None,
     ledger_status: Callable[[], LedgerStatus] | None = None,
+    stop: asyncio.Event | None = None,
 ) -> ASGIApp:
     """The ASGI application over an aggregator, which it closes when it shuts down.
 
     `username` and `password` are the administrator's; `users` knows other people by their
     tokens, None where they are not let in, and is closed, too. `version` is what the OpenAPI
     document says this is. `running` is entered before the first request is answered and
-    left after the last one. `ledger_status` is what readiness tells of the ledger.
+    left after the last one. `ledger_status` is what readiness tells of the ledger. Once `stop`
+    is set, reports under way end with 503.
     """
     failures = FailedLogins(
         per_minute=access.failed_logins_per_minute, addresses_most=access.addresses_kept
@@ -62,7 +67,9 @@ def build_app(
         aggregator.privacy,
     )
     litestar = Litestar(
-        route_handlers=create_routes(aggregator, authentication, telemetry, version, ledger_status),
+        route_handlers=create_routes(
+            aggregator, authentication, telemetry, version, ledger_status, stop
+        ),
         guards=[refuse_large_body],
         exception_handlers=exception_handlers(),
         on_shutdown=[aggregator.aclose, *([users.aclose] if users else [])],
@@ -81,32 +88,42 @@ def create_routes(
     telemetry: Telemetry,
     version: str,
     ledger_status: Callable[[], LedgerStatus] | None = None,
+    stop: asyncio.Event | None = None,
 ) -> list[HTTPRouteHandler]:
     """A handler per route of the contract; a trailing slash is the same route."""
     reports = Reports(aggregator)
     health = HealthRoutes(aggregator, authentication, telemetry, ledger_status)
     schema = SchemaRoutes(version)
-    known: list[Guard] = [authentication.guard]
+    ended_early = DefineMiddleware(EndedEarly, stop=stop or asyncio.Event())
+
+    def report(path: str, answer: Answer) -> HTTPRouteHandler:
+        decorated: HTTPRouteHandler = route(
+            path, http_method=_READS, guards=[authentication.guard], middleware=[ended_early]
+        )(answer)
+        return decorated
+
     return [
-        _get("/system/metrics", reports.summary_without_null, known),
-        _get("/system/metrics/value", reports.value, known),
-        _get("/system/metrics/summary", reports.summary, known),
-        _get("/system/metrics/breakdown", reports.breakdown, known),
-        _get("/system/metrics/owners", reports.owners, known),
-        _get("/system/metrics/{serviceName:str}", reports.service_without_null, known),
-        _get("/healthz", health.healthz),
-        _get("/readyz", health.readyz),
-        _get("/metrics", health.metrics),
-        _get("/schema", schema.negotiated),
-        _get("/schema/openapi.json", schema.as_json),
-        _get("/schema/openapi.yaml", schema.as_yaml),
-        _get("/schema/page/{asset:str}", schema.asset),
+        report("/system/metrics", reports.summary_without_null),
+        report("/system/metrics/value", reports.value),
+        report("/system/metrics/summary", reports.summary),
+        report("/system/metrics/breakdown", reports.breakdown),
+        report("/system/metrics/owners", reports.owners),
+        report("/system/metrics/{serviceName:str}", reports.service_without_null),
+        _open("/healthz", health.healthz),
+        _open("/readyz", health.readyz),
+        _open("/metrics", health.metrics),
+        _open("/schema", schema.negotiated),
+        _open("/schema/openapi.json", schema.as_json),
+        _open("/schema/openapi.yaml", schema.as_yaml),
+        _open("/schema/page/{asset:str}", schema.asset),
     ]
 
 
-def _get(path: str, answer: Answer, guards: list[Guard] | None = None) -> HTTPRouteHandler:
-    """GET, and HEAD with it: the server leaves the body out."""
-    decorated: HTTPRouteHandler = route(
-        path, http_method=[HttpMethod.GET, HttpMethod.HEAD], guards=guards
-    )(answer)
+# GET, and HEAD with it: the server leaves the body out.
+_READS = [HttpMethod.GET, HttpMethod.HEAD]
+
+
+def _open(path: str, answer: Answer) -> HTTPRouteHandler:
+    """A route for everybody."""
+    decorated: HTTPRouteHandler = route(path, http_method=_READS)(answer)
     return decorated

@@ -16,6 +16,7 @@ from oscar_metrics.ledger.candidates import hours_of, of_calls, of_inventory, of
 from oscar_metrics.ledger.seals import KIND_OF, Candidate, SealKind
 from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.outcome import Ok, Outcome, Unavailable
+from oscar_metrics.resilience.asker import Asker, asking_for
 from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.guarding import guarded
 from oscar_metrics.sources.interfaces import LogSource, Sources
@@ -180,4 +181,5 @@ def _words(said: dict[SealKind, Any]) -> dict[SealKind, str]:
 
 
 async def _guarded(origin: str, answer: Awaitable[F], deadline: float) -> F | Unavailable:
-    return await guarded(origin, answer, deadline + _HAND_OVER_SECONDS)
+    with asking_for(Asker(deadline)):
+        return await guarded(origin, answer, deadline + _HAND_OVER_SECONDS)

@@ -2,8 +2,9 @@
 
 The kubernetes package brings configuration, credentials and TLS; answers are decoded here,
 because its models hold all of an object and its calls without them do not look at statuses.
-Time, concurrency and body size are bounded, what may be retried is, every lower-level
-failure is mapped to an UpstreamError once, and each call is counted.
+Time, concurrency and body size are bounded, every lower-level failure is mapped to an
+UpstreamError once, and each call is counted; whether and how often it is made is for the
+gate to say.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import aiohttp
 import msgspec
-import stamina
 import structlog
 from msgspec import Meta
 
 from oscar_metrics.errors import Reason, UpstreamError
+from oscar_metrics.resilience.gate import Gate, Protection
 from oscar_metrics.sources.kubernetes_config import load_credentials, open_api
 from oscar_metrics.sources.kubernetes_errors import (
     NAME,
@@ -59,6 +60,7 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     body_bytes: Annotated[int, Meta(ge=2**16)] = 64 * 1024 * 1024
     # Tries of one request, the first included.
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    protection: Protection = Protection()
 
 
 class Page(msgspec.Struct, Generic[Item], frozen=True):
@@ -92,7 +94,14 @@ class KubernetesClient:
         self.clock_difference_seconds: float | None = None
         self._settings = settings
         self._telemetry = telemetry
-        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._gate = Gate(
+            NAME,
+            settings.protection,
+            concurrency=settings.concurrency,
+            attempts=settings.attempts,
+            timeout_seconds=settings.timeout_seconds,
+            telemetry=telemetry,
+        )
         self._opening = asyncio.Lock()
         self._api: Any = None
 
@@ -106,8 +115,7 @@ class KubernetesClient:
         self, path: str, params: Mapping[str, str], decoder: msgspec.json.Decoder[T]
     ) -> T:
         """The decoded answer to a GET."""
-        async with self._call("GET", path, params) as response:
-            return _decode(await self._body(response), decoder)
+        return await self._ask("GET", path, params, decoder)
 
     async def may(self, verb: str, resource: str, *, namespace: str = "") -> bool:
         """Whether our credentials allow `verb` on a core resource (`pods`, `pods/log`).
@@ -122,8 +130,7 @@ class KubernetesClient:
             "spec": {"resourceAttributes": attributes},
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        async with self._call("POST", path, {}, body=body) as response:
-            return _decode(await self._body(response), _REVIEW).status.allowed
+        return (await self._ask("POST", path, {}, _REVIEW, body=body)).status.allowed
 
     async def list_all(
         self,
@@ -148,8 +155,16 @@ class KubernetesClient:
         self, path: str, params: Mapping[str, str]
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The body of a GET in pieces, as it comes; leaving the context ends the transfer."""
-        async with self._call("GET", path, params, streamed=True) as response:
-            yield response.content.iter_chunked(_CHUNK_BYTES)
+
+        async def once() -> aiohttp.ClientResponse:
+            return await self._send("GET", path, params, streamed=True)
+
+        with self._counted(), map_kubernetes_errors():
+            async with self._gate.keeping_place(once) as response:
+                try:
+                    yield response.content.iter_chunked(_CHUNK_BYTES)
+                finally:
+                    response.close()
 
     async def _list_once(
         self,
@@ -164,8 +179,7 @@ class KubernetesClient:
         while True:
             asked = {**params, "limit": str(limit)} | ({"continue": token} if token else {})
             try:
-                async with self._call("GET", path, asked) as response:
-                    page = _decode(await self._body(response), decoder)
+                page = await self._ask("GET", path, asked, decoder)
             except UpstreamError as exc:
                 if exc.reason is Reason.TOO_LARGE and limit > 1:
                     limit = (limit + 3) // 4
@@ -180,38 +194,39 @@ class KubernetesClient:
             if not token:
                 return Listing(items=kept, cut=False)
 
-    @contextlib.asynccontextmanager
-    async def _call(
+    async def _ask(
         self,
         method: str,
         path: str,
         params: Mapping[str, str],
+        decoder: msgspec.json.Decoder[T],
         *,
         body: dict[str, Any] | None = None,
-        streamed: bool = False,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer with a good status, counted once with what became of it in the end."""
-        async with self._slots, contextlib.AsyncExitStack() as stack:
-            stack.enter_context(self._counted())
-            stack.enter_context(map_kubernetes_errors())
-            async for attempt in stamina.retry_context(
-                on=_backoff, attempts=self._settings.attempts, timeout=None, wait_max=5.0
-            ):
-                with attempt:
-                    response = await self._send(method, path, params, body, streamed=streamed)
-            # Closing gives the connection back when the body was read, and drops it otherwise.
-            stack.callback(response.close)
-            yield response
+    ) -> T:
+        """The decoded answer, counted once with what became of it in the end."""
+
+        async def once() -> bytes:
+            with map_kubernetes_errors():
+                response = await self._send(method, path, params, body)
+                try:
+                    return await self._body(response)
+                finally:
+                    # It gives the connection back where the body was read, else drops it.
+                    response.close()
+
+        with self._counted():
+            return _decode(await self._gate.ask(once), decoder)
 
     async def _send(
         self,
         method: str,
         path: str,
         params: Mapping[str, str],
-        body: dict[str, Any] | None,
+        body: dict[str, Any] | None = None,
         *,
-        streamed: bool,
+        streamed: bool = False,
     ) -> aiohttp.ClientResponse:
+        """An answer with a good status."""
         with map_kubernetes_errors():
             api = await self._open()
             response = await self._send_as_now(api, method, path, params, body, streamed=streamed)
@@ -297,7 +312,10 @@ class KubernetesClient:
             reason = "ok"
         except UpstreamError as exc:
             reason = exc.reason
-            _log.warning("upstream call failed", upstream=NAME, reason=reason, detail=exc.detail)
+            if reason is not Reason.OPEN:
+                _log.warning(
+                    "upstream call failed", upstream=NAME, reason=reason, detail=exc.detail
+                )
             raise
         finally:
             self._telemetry.upstream_calls.labels(NAME, reason).observe(time.perf_counter() - began)
@@ -324,12 +342,6 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         # The message names a field and types, never a value.
         raise UpstreamError(NAME, Reason.BAD_ANSWER, shorten(str(exc))) from None
-
-
-def _backoff(exc: Exception) -> bool | float:
-    if not isinstance(exc, UpstreamError) or not exc.retryable:
-        return False
-    return True if exc.retry_after_seconds is None else exc.retry_after_seconds
 
 
 def _http_date(value: str) -> float | None:

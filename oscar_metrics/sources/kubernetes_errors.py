@@ -15,7 +15,6 @@ from oscar_metrics.errors import Reason, UpstreamError
 NAME = "kubernetes"
 
 _DETAIL_CHARACTERS = 300
-_LONGEST_RETRY_AFTER_SECONDS = 10.0
 
 
 class NoCluster(UpstreamError):
@@ -82,8 +81,8 @@ def _reason_of(status: int) -> Reason:
 
 
 def _retry_after_seconds(value: str) -> float | None:
-    """Seconds of a Retry-After header, of which the API writes the number form; at most ten."""
-    return min(float(value), _LONGEST_RETRY_AFTER_SECONDS) if value.isdecimal() else None
+    """Seconds of a Retry-After header, of which the API writes the number form."""
+    return float(value) if value.isdecimal() else None
 
 
 def shorten(text: str) -> str:

@@ -267,7 +267,9 @@ class LokiApi:
         question |= _between(Span(day_ns, day_ns + DAY_NS))
         try:
             answer = await self.upstream.get_json("/loki/api/v1/query_range", question, _SPLIT)
-        except UpstreamError:
+        except UpstreamError as exc:
+            if exc.reason is Reason.OPEN:
+                raise  # not asked, so not to be remembered as not told
             return
         if (splits := answer.data.stats.summary.splits) is not None:
             width_ns, uneven = divmod(DAY_NS, max(1, splits))
@@ -283,7 +285,7 @@ class LokiApi:
             )
         except UpstreamError as exc:
             # Anything else may be this one route's; the questions themselves will tell.
-            if exc.reason in (Reason.CONNECT, Reason.TLS):
+            if exc.reason in (Reason.CONNECT, Reason.TLS, Reason.OPEN):
                 raise
             return
         limits = answer.limits
@@ -333,7 +335,9 @@ def reason_of(status: int, text: str) -> Reason | None:
         return Reason.LIMIT
     if status == 500:
         slow = any(words in text for words in _TIMEOUT_WORDS)
-        return Reason.TIMEOUT if slow else Reason.SERVER_ERROR
+        return Reason.TOO_SLOW if slow else Reason.SERVER_ERROR
+    if status == 504 and "request timed out" in text:
+        return Reason.TOO_SLOW
     return None
 
 

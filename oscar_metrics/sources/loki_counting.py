@@ -43,7 +43,7 @@ class ServiceCounting:
     ) -> None:
         self.refused = not push_down
         self._api = api
-        self._concurrency = settings.limits.concurrency
+        self._concurrency = settings.limits.places_of_one
         self._service = service
         self._users = users
         self._expression = calls_by_group(query, users=users)

@@ -30,6 +30,7 @@ from oscar_metrics.timerange import MILLISECOND_NS, SECOND_NS, SLOT_NS, Span, me
 HOPELESS = frozenset(
     {
         Reason.CONNECT,
+        Reason.OPEN,
         Reason.TLS,
         Reason.UNAUTHORIZED,
         Reason.FORBIDDEN,
@@ -38,7 +39,7 @@ HOPELESS = frozenset(
     }
 )
 # Loki may manage with less time, or fewer lines, in one question.
-TOO_MUCH = frozenset({Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_LARGE})
+TOO_MUCH = frozenset({Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_SLOW, Reason.TOO_LARGE})
 _FEWEST_LINES = 10
 _AT_NS = attrgetter("at_ns")
 
@@ -75,7 +76,7 @@ class Paging(Generic[L]):
 
     async def read(self, spans: Iterable[Span]) -> None:
         """Count every line in the spans, as far as Loki answers."""
-        concurrency = self._settings.limits.concurrency
+        concurrency = self._settings.limits.places_of_one
         if self._api.known.split_ns:
             # Every instant at which Loki splits has to begin a window.
             self._window_ns = math.gcd(self._window_ns, self._api.known.split_ns)

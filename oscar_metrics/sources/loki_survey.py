@@ -80,7 +80,7 @@ class Survey:
 
     async def run(self, counting: Counting, deadline: float | None) -> None:
         """Count what can be counted before the deadline, then look at what stayed silent."""
-        life = _Life(self._api, self._query, self._settings.limits.concurrency)
+        life = _Life(self._api, self._query, self._settings.limits.places_of_one)
         unfinished = GapReason.FAILED
         try:
             async with asyncio.timeout_at(deadline):
@@ -157,7 +157,7 @@ class Survey:
                     return
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._settings.limits.concurrency):
+            for _ in range(self._settings.limits.places_of_one):
                 group.create_task(look())
 
     def _quiet(self, counting: Counting) -> list[int]:

@@ -239,7 +239,7 @@ def reason_of(status: int, text: str) -> Reason | None:
     if status == 422:
         return Reason.REFUSED if _MISMATCH.search(text) else Reason.LIMIT
     if status == 503 and ("timeout" in text or "timed out" in text):
-        return Reason.TIMEOUT
+        return Reason.TOO_SLOW
     if status == 400 and "exceeded maximum resolution" in text:
         return Reason.LIMIT
     return None

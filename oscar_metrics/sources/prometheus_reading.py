@@ -223,7 +223,7 @@ class UsageReading:
             template,
             measure,
             services_namespace=self._settings.services_namespace,
-            concurrency=self._settings.limits.concurrency,
+            concurrency=self._settings.limits.places_of_one,
             slotted=self._slotted,
             doubts=self._doubts,
         )
@@ -351,7 +351,7 @@ class UsageReading:
     def _new_windows(self) -> Windows:
         return Windows(
             self._settings.shortest_window_seconds * 1000,
-            self._settings.limits.concurrency,
+            self._settings.limits.places_of_one,
             slotted=self._slotted,
         )
 

@@ -15,13 +15,20 @@ from oscar_metrics.tasks import task_group
 from oscar_metrics.timerange import HOUR_NS, MILLISECOND_NS, SLOT_NS, Span
 
 # A smaller question may be answered.
-_TOO_MUCH = frozenset({Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_LARGE})
+_TOO_MUCH = frozenset({Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_SLOW, Reason.TOO_LARGE})
 # A refusal at once; anything else that fails so often in a row will go on failing.
 _QUICK = frozenset({Reason.LIMIT, Reason.TOO_LARGE})
 _FAILED_IN_A_ROW = 3
 # No other question will be answered either.
 _HOPELESS = frozenset(
-    {Reason.CONNECT, Reason.TLS, Reason.UNAUTHORIZED, Reason.FORBIDDEN, Reason.BAD_ANSWER}
+    {
+        Reason.CONNECT,
+        Reason.TLS,
+        Reason.OPEN,
+        Reason.UNAUTHORIZED,
+        Reason.FORBIDDEN,
+        Reason.BAD_ANSWER,
+    }
 )
 
 HOUR_MS = HOUR_NS // MILLISECOND_NS

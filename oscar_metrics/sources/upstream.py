@@ -1,7 +1,7 @@
 """The one way out to an HTTP upstream: every call passes through `Upstream.get`.
 
-It bounds time, concurrency and body size, retries what may be retried, maps every
-lower-level failure to an UpstreamError once, and counts the call. Certificates and
+It bounds time, concurrency and body size, maps every lower-level failure to an UpstreamError
+once, and counts the call; whether and how often it is made is for its gate to say. Certificates and
 credentials are read again when their files change; what an upstream repeats of ours is not
 logged.
 """
@@ -20,11 +20,11 @@ from typing import Annotated, TypeVar
 
 import httpx
 import msgspec
-import stamina
 import structlog
 from msgspec import Meta
 
 from oscar_metrics.errors import Reason, SettingsError, UpstreamError
+from oscar_metrics.resilience.gate import Gate, Protection
 from oscar_metrics.sources.upstream_credentials import (
     Credentials,
     CredentialSettings,
@@ -38,7 +38,6 @@ T = TypeVar("T")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _DETAIL_CHARACTERS = 300
-_LONGEST_RETRY_AFTER_SECONDS = 10.0
 _QUOTED = re.compile(r"'.*'", re.DOTALL)
 
 
@@ -53,6 +52,12 @@ class UpstreamLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     body_bytes: Annotated[int, Meta(ge=2**16, le=2**31)] = 64 * 1024 * 1024
     # Tries of one call, the first included.
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    protection: Protection = Protection()
+
+    @property
+    def places_of_one(self) -> int:
+        """Calls that one report may have in flight."""
+        return self.protection.places_of_one(self.concurrency)
 
 
 class Upstream:
@@ -84,7 +89,14 @@ class Upstream:
         self._limits = limits
         self._telemetry = telemetry
         self._reason_of = reason_of
-        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._gate = Gate(
+            name,
+            limits.protection,
+            concurrency=limits.concurrency,
+            attempts=limits.attempts,
+            timeout_seconds=limits.timeout_seconds,
+            telemetry=telemetry,
+        )
         url = httpx.URL(base_url.rstrip("/"))
         self._base_url = url.copy_with(userinfo=b"")
         self._tls = Tls(tls or TlsSettings(), f"{prefix}_TLS")
@@ -137,37 +149,31 @@ class Upstream:
         self, path: str, params: Mapping[str, str], *, headers: Mapping[str, str] | None = None
     ) -> bytes:
         """The body of a 200, after up to `attempts` tries; raises UpstreamError."""
-        async for attempt in stamina.retry_context(
-            on=_backoff, attempts=self._limits.attempts, timeout=None, wait_max=5.0
-        ):
-            with attempt:
-                return await self._once(path, params, headers)
-        raise AssertionError  # pragma: no cover - the loop returns or raises
+        return await self._gate.ask(lambda: self._once(path, params, headers))
 
     async def _once(
         self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None
     ) -> bytes:
-        async with self._slots:
-            began = time.perf_counter()
-            reason = "cancelled"
-            try:
-                async with asyncio.timeout(self._limits.timeout_seconds):
-                    body = await self._call(path, params, headers)
-                reason = "ok"
-            except TimeoutError:
-                reason = Reason.TIMEOUT
-                raise UpstreamError(self.name, Reason.TIMEOUT, "dripped") from None
-            except UpstreamError as exc:
-                reason = exc.reason
-                _log.warning(
-                    "upstream call failed", upstream=self.name, reason=reason, detail=exc.detail
-                )
-                raise
-            finally:
-                self._telemetry.upstream_calls.labels(self.name, reason).observe(
-                    time.perf_counter() - began
-                )
-            return body
+        began = time.perf_counter()
+        reason = "cancelled"
+        try:
+            async with asyncio.timeout(self._limits.timeout_seconds):
+                body = await self._call(path, params, headers)
+            reason = "ok"
+        except TimeoutError:
+            reason = Reason.TIMEOUT
+            raise UpstreamError(self.name, Reason.TIMEOUT, "dripped") from None
+        except UpstreamError as exc:
+            reason = exc.reason
+            _log.warning(
+                "upstream call failed", upstream=self.name, reason=reason, detail=exc.detail
+            )
+            raise
+        finally:
+            self._telemetry.upstream_calls.labels(self.name, reason).observe(
+                time.perf_counter() - began
+            )
+        return body
 
     async def _call(
         self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None
@@ -325,14 +331,8 @@ def version_of(told: object) -> str:
 _VERSION = re.compile(r"[a-z]{0,8}-?\d+(\.\d+)*([-+][\w.+-]{1,30})?")
 
 
-def _backoff(exc: Exception) -> bool | float:
-    if not isinstance(exc, UpstreamError) or not exc.retryable:
-        return False
-    return True if exc.retry_after_seconds is None else exc.retry_after_seconds
-
-
 def _retry_after_seconds(value: str) -> float | None:
-    """Seconds of a Retry-After header, as a number or an HTTP date, at most ten."""
+    """Seconds of a Retry-After header, as a number or an HTTP date."""
     try:
         seconds = float(value)
     except ValueError:
@@ -341,7 +341,7 @@ def _retry_after_seconds(value: str) -> float | None:
         seconds = date - time.time()
     if not math.isfinite(seconds):
         return None
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_SECONDS)
+    return max(seconds, 0.0)
 
 
 def _http_date(value: str) -> float | None:
