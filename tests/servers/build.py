@@ -65,6 +65,13 @@ _LISTED: tuple[Server, ...] = (
         module_version="v0.8.0",
         version_variables={},
     ),
+    GoModule(
+        name="toxiproxy",
+        version="2.5.0",
+        module="github.com/Shopify/toxiproxy/v2",
+        module_version="v2.5.0",
+        version_variables={"github.com/Shopify/toxiproxy/v2.Version": "2.5.0"},
+    ),
     MavenZip(
         name="keycloak",
         version="26.0.7",
