@@ -196,7 +196,8 @@ def _operation_paths() -> Json:
             "The process can answer",
             _json_content("Readiness", {"status": "ready"}),
             "200 whenever the process can answer, with every source down too. With the "
-            "administrator's credentials it adds what each source said when last asked, and which upstreams are asked.",
+            "administrator's credentials it adds what each source said when last asked, and which "
+            "upstreams are asked.",
         ),
         "/metrics": _open(
             "metrics",

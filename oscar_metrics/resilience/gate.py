@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.resilience.asker import asker
-from oscar_metrics.resilience.breaker import Breaker, Result, BreakerState
+from oscar_metrics.resilience.breaker import Breaker, BreakerState, Result
 from oscar_metrics.resilience.budget import RetryBudget
 from oscar_metrics.telemetry import Telemetry
 

@@ -208,7 +208,7 @@ async def test_a_window_given_up_is_a_gap_and_the_others_count(loki: Loki) -> No
     assert gap.reason is GapReason.FAILED
     assert broken.clip(gap.span) == broken
     assert gap.span.stop_ns == start_ns + 2 * SLOT_NS
-    assert "Loki did not answer in time" in outcome.notes
+    assert "Loki gave up on the question, which took it too long" in outcome.notes
     assert total(outcome) == 3_600 - gap.span.length_ns // SECOND_NS
 
 
@@ -281,7 +281,7 @@ async def test_a_loki_that_never_answers_in_time_says_nothing(tmp_path: Path) ->
     asked = Span(streams.slot_ns, streams.slot_ns + SLOT_NS)
     assert outcome == Unavailable(
         origin="loki",
-        notes=("Loki did not answer in time",),
+        notes=("Loki gave up on the question, which took it too long",),
         gaps=(Gap(span=asked, reason=GapReason.FAILED),),
     )
 

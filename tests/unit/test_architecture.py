@@ -43,6 +43,7 @@ LAYERS = {
     "sources.log_lines": 1,
     "sources.promql": 1,
     "sources.logql": 1,
+    "resilience": 2,
     "sources.watched_files": 2,
     "sources.upstream_credentials": 2,
     "sources.upstream_tls": 2,

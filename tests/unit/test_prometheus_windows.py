@@ -37,7 +37,9 @@ async def in_windows_up_to(most_ms: int, reason: Reason) -> tuple[Windows, list[
     return windows, asked
 
 
-@pytest.mark.parametrize("reason", [Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_LARGE])
+@pytest.mark.parametrize(
+    "reason", [Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_SLOW, Reason.TOO_LARGE]
+)
 @pytest.mark.parametrize("most_ms", [6 * HOUR_MS, HOUR_MS, 900_000])
 async def test_halves_add_up_to_the_whole(most_ms: int, reason: Reason) -> None:
     windows, _ = await in_windows_up_to(most_ms, reason)
@@ -62,7 +64,13 @@ async def test_no_window_is_shorter_than_allowed_and_what_is_left_is_a_gap() -> 
 
 @pytest.mark.parametrize(
     ("reason", "tries"),
-    [(Reason.CONNECT, 2), (Reason.UNAUTHORIZED, 2), (Reason.SERVER_ERROR, 4), (Reason.LIMIT, 6)],
+    [
+        (Reason.CONNECT, 2),
+        (Reason.OPEN, 2),
+        (Reason.UNAUTHORIZED, 2),
+        (Reason.SERVER_ERROR, 4),
+        (Reason.LIMIT, 6),
+    ],
 )
 async def test_failures_that_will_go_on_end_the_asking(reason: Reason, tries: int) -> None:
     asked = 0
