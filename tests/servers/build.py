@@ -1,22 +1,20 @@
 """Find the servers' programs, or install them.
 
-A program already on PATH in the right version, or installed before, is used as it is.
+A program installed before, or on PATH in a version that is as good, is used as it is.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.servers.go_module import GoModule
-from tests.servers.maven_zip import MavenZip
+from tests.servers.maven import MavenFolder, MavenProgram
 from tests.servers.server import BuildError, Server
 
 __all__ = ["SERVERS", "BuildError", "build_all", "find", "program", "require"]
@@ -72,14 +70,24 @@ _LISTED: tuple[Server, ...] = (
         module_version="v2.5.0",
         version_variables={"github.com/Shopify/toxiproxy/v2.Version": "2.5.0"},
     ),
-    MavenZip(
+    MavenFolder(
         name="keycloak",
         version="26.0.7",
-        artifact="org.keycloak:keycloak-quarkus-dist",
+        artifact="org.keycloak:keycloak-quarkus-dist:26.0.7:zip",
         sha256="25353b74613bcf72db67f8addbd88d832c705a69333091a16573d249d665fe21",
         script="bin/kc.sh",
         # Its database is settled now, so that no start has to build it again.
         preparation=("build", "--db=dev-file"),
+    ),
+    MavenProgram(
+        name="redis",
+        version="7.0.15",
+        # Made for tests of Java programs, and linked so that it needs no library.
+        artifact="org.signal:embedded-redis:0.9.1:jar",
+        sha256="c01fe66ecf3b9d3161958e9a0e721aaf74ce98a909faca103fc8d09ff7617827",
+        member="redis-server-7.0.15-{system}-{machine}",
+        names=("redis-server", "valkey-server"),
+        oldest=7,
     ),
 )
 SERVERS = {server.name: server for server in _LISTED}
@@ -109,19 +117,9 @@ def program(name: str) -> Path:
 
 
 def find(server: Server) -> Path | None:
-    """Return the program installed before, else one of that version on PATH, else None.
-
-    Only a program that is one file is looked for on PATH: of others it has just the door.
-    """
+    """Return the program installed before, else one on PATH that is as good, else None."""
     installed = _directory() / server.program
-    if installed.exists():
-        return installed
-    if not isinstance(server, GoModule):
-        return None
-    on_path = shutil.which(server.name)
-    if on_path is not None and _has_version(on_path, server.version):
-        return Path(on_path)
-    return None
+    return installed if installed.exists() else server.on_path()
 
 
 def build_all() -> None:
@@ -146,16 +144,6 @@ def build_all() -> None:
             unfinished.rename(_directory() / server.installed_as)
             print(f"{server.title}: built in {time.monotonic() - began:.0f} s", flush=True)
         shutil.rmtree(_work_directory(), ignore_errors=True)
-
-
-def _has_version(program_path: str, version: str) -> bool:
-    try:
-        told = subprocess.run(
-            [program_path, "--version"], capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return re.search(rf"(?<![\d.])v?{re.escape(version)}(?![\d.])", told.stdout) is not None
 
 
 def _work_directory() -> Path:

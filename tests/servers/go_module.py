@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.servers.server import BuildError, Server
+from tests.servers.server import BuildError, Server, told_version
 
 _GO_MODULES = Path(__file__).with_name("go")
 _GO_NEEDED = (1, 26, 5)
@@ -34,6 +35,14 @@ class GoModule(Server):
     module_version: str
     version_variables: Mapping[str, str]
     tags: str = ""
+
+    def on_path(self) -> Path | None:
+        """Return the program on PATH if it has exactly this version."""
+        found = shutil.which(self.name)
+        wanted = rf"(?<![\d.])v?{re.escape(self.version)}(?![\d.])"
+        if found is None or re.search(wanted, told_version(found)) is None:
+            return None
+        return Path(found)
 
     def check(self, work_directory: Path) -> None:
         """Raise BuildError if Go is missing or too old."""

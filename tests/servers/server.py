@@ -17,6 +17,17 @@ class BuildError(Exception):
     """A server could not be installed; the message says what to do or shows why."""
 
 
+def told_version(program: str) -> str:
+    """Return what the program says when it is asked for its version, or nothing."""
+    try:
+        told = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return told.stdout
+
+
 @dataclass(frozen=True, kw_only=True)
 class Server(ABC):
     """A server at one version, which knows how it is installed."""
@@ -38,6 +49,10 @@ class Server(ABC):
     def program(self) -> Path:
         """The program, relative to the folder of installed servers."""
         return Path(self.installed_as)
+
+    def on_path(self) -> Path | None:
+        """Return a program on PATH that is as good as the one to be installed, if there is one."""
+        return None
 
     @abstractmethod
     def check(self, work_directory: Path) -> None:
