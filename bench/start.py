@@ -19,7 +19,7 @@ from tests.servers.process import free_port
 
 ROUNDS = 7
 DEPENDENCIES = (
-    "litestar, msgspec, httpx, uvicorn, uvloop, httptools, structlog, stamina, yaml, "
+    "litestar, msgspec, httpx, uvicorn, uvloop, httptools, structlog, yaml, "
     "geoip2.database, maxminddb, pycountry, prometheus_client, duckdb, kubernetes.aio.client, "
     "kubernetes.aio.config, authlib.oidc.discovery, joserfc.jws"
 )

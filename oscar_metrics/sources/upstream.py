@@ -281,8 +281,6 @@ _STATUS_REASONS = {
     404: Reason.NOT_FOUND,
     407: Reason.FORBIDDEN,
     429: Reason.RATE_LIMITED,
-    502: Reason.SERVER_ERROR,
-    503: Reason.SERVER_ERROR,
     504: Reason.TIMEOUT,
 }
 
@@ -291,13 +289,18 @@ def status_error(
     name: str, status: int, text: str, headers: Mapping[str, str], reason: Reason | None = None
 ) -> UpstreamError:
     """The error a status other than 200 stands for; `text` is kept short, for the log."""
-    fallback = Reason.BAD_ANSWER if status < 400 else Reason.REFUSED
     return UpstreamError(
         name,
-        reason or _STATUS_REASONS.get(status, fallback),
+        reason or _STATUS_REASONS.get(status) or _reason_of_others(status),
         _shorten(f"{status} {text}"),
         retry_after_seconds=_retry_after_seconds(headers.get("retry-after", "")),
     )
+
+
+def _reason_of_others(status: int) -> Reason:
+    if status >= 500:
+        return Reason.SERVER_ERROR
+    return Reason.REFUSED if status >= 400 else Reason.BAD_ANSWER
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import pytest
 
 from oscar_metrics.ledger.sealer_status import ExpiringStatus, KindStatus, LedgerStatus
 from oscar_metrics.ledger.seals import SealKind
+from oscar_metrics.resilience.gate import Gate, Protection
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.serving import USERNAME, WHOLE, aggregator, serving
 
@@ -34,6 +35,19 @@ def test_only_the_administrator_sees_what_sources_said(nothing: httpx.Client) ->
         assert nothing.get("/readyz", auth=auth).json() == {"status": "ready"}
     bearer = nothing.get("/readyz", auth=None, headers={"Authorization": "Bearer x"})
     assert (bearer.status_code, bearer.json()) == (200, {"status": "ready"})
+
+
+def test_only_the_administrator_sees_which_upstreams_are_asked() -> None:
+    telemetry = Telemetry()
+    Gate("loki", Protection(), concurrency=1, attempts=1, timeout_seconds=1.0, telemetry=telemetry)
+    with serving(aggregator(WHOLE, telemetry), telemetry) as client:
+        assert client.get("/readyz").json()["upstreams"] == {"loki": "closed"}
+        stranger = client.get("/readyz", auth=httpx.BasicAuth("", ""))
+        assert stranger.json() == {"status": "ready"}
+        shown = client.get("/metrics").text
+    for state, value in (("closed", "1.0"), ("open", "0.0"), ("half-open", "0.0")):
+        labels = f'state="{state}",upstream="loki"'
+        assert f"oscar_metrics_upstream_breaker_state{{{labels}}} {value}\n" in shown
 
 
 SEALED = LedgerStatus(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tests.servers.build import require
 from tests.servers.kubernetes import KubeCluster
 from tests.servers.kwok import cri_line
 from tests.servers.loki import Loki
+from tests.servers.process import wait_until
 from tests.servers.prometheus import Prometheus
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,17 @@ class Stack(msgspec.Struct):
     def summary(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         body = self.get("/system/metrics/summary")
         return body["totals"], {source["name"]: source for source in body["sources"]}
+
+    def upstreams(self) -> dict[str, str]:
+        """Of each upstream, whether it is asked."""
+        answer: dict[str, str] = self.client.get("/readyz").json()["upstreams"]
+        return answer
+
+    def wait_for(
+        self, what: str, is_so: Callable[[dict[str, Any], dict[str, dict[str, Any]]], bool]
+    ) -> None:
+        """What was out is not asked for a moment after it is back."""
+        wait_until(lambda: is_so(*self.summary()), what, timeout_seconds=60)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +110,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "OSCAR_METRICS_KUBERNETES": str(cluster.kubeconfig(cluster.admin_token)),
             "OSCAR_METRICS_DEADLINE_SECONDS": "10",
             "OSCAR_METRICS_LOKI_ATTEMPTS": "1",
+            **{
+                f"OSCAR_METRICS_{name}_LONGEST_OPEN_SECONDS": "0.5"
+                for name in ("LOKI", "PROMETHEUS", "KUBERNETES")
+            },
         }
         with running(settings, directory / "server") as client:
             yield Stack(
@@ -177,7 +193,8 @@ def test_without_prometheus_hours_are_null_and_the_rest_stands(stack: Stack) -> 
     assert sources["usage-metrics"]["affects"] == ["cpu_hours_total", "gpu_hours_total"]
     assert value["value"] is None
     assert zero["cpu_hours_total"] == 0
-    assert stack.summary()[0]["cpu_hours_total"] == pytest.approx(1.0, rel=0.02)
+    hours = pytest.approx(1.0, rel=0.02)
+    stack.wait_for("CPU-hours", lambda totals, _: totals["cpu_hours_total"] == hours)
 
 
 def test_without_loki_the_pods_own_logs_stand_in(stack: Stack) -> None:
@@ -196,7 +213,7 @@ def test_without_loki_the_pods_own_logs_stand_in(stack: Stack) -> None:
     assert totals["requests_count_exposed"] is None
     assert sources["exposed-request-logs"]["status"] == "missing"
     assert value["value"] == 99
-    assert stack.summary()[1]["request-logs"]["origin"] == "loki"
+    stack.wait_for("Loki", lambda _, sources: sources["request-logs"]["origin"] == "loki")
 
 
 def test_without_kubernetes_only_the_inventory_is_missing(stack: Stack) -> None:
@@ -211,7 +228,8 @@ def test_without_kubernetes_only_the_inventory_is_missing(stack: Stack) -> None:
     assert sources["service-inventory"]["status"] == "missing"
     assert (owners.status_code, owners.json()["error"]) == (503, "service inventory unavailable")
     assert "retry-after" in owners.headers
-    assert stack.summary()[0]["services_count_active"] == len(platform.DEPLOYED)
+    deployed = len(platform.DEPLOYED)
+    stack.wait_for("services", lambda totals, _: totals["services_count_active"] == deployed)
 
 
 def test_with_everything_down_it_is_ready_and_says_so(stack: Stack) -> None:
@@ -219,6 +237,9 @@ def test_with_everything_down_it_is_ready_and_says_so(stack: Stack) -> None:
         upstream.stop()
     try:
         totals, sources = stack.summary()
+        for _ in range(5):
+            stack.summary()
+        left_alone = stack.upstreams()
         ready = stack.client.get("/readyz")
         breakdown = stack.get("/system/metrics/breakdown", group_by="user")
         done = command_line(["check", "--json"], stack.settings, stack.directory)
@@ -231,9 +252,17 @@ def test_with_everything_down_it_is_ready_and_says_so(stack: Stack) -> None:
     assert ready.status_code == 200
     assert ready.json()["sources"]["request-logs"]["status"] == "missing"
     assert breakdown["items"] == []
+    assert left_alone.keys() == {"loki", "Prometheus", "kubernetes"}
+    assert "closed" not in left_alone.values()
     assert done.returncode == 3, done.stderr
     problems = {f["source"] for f in json.loads(done.stdout) if f["level"] == "problem"}
     assert len(problems) >= 3
+    wait_until(
+        lambda: bool(stack.summary()) and set(stack.upstreams().values()) == {"closed"},
+        "every upstream asked again",
+        timeout_seconds=60,
+    )
+    assert stack.summary()[0]["requests_count_total"] == 99
 
 
 def test_no_secret_was_said_anywhere(stack: Stack) -> None:
@@ -254,6 +283,7 @@ def test_no_secret_was_said_anywhere(stack: Stack) -> None:
 def test_its_own_metrics_tell_what_happened(stack: Stack) -> None:
     text = stack.client.get("/metrics").text
     assert "oscar_metrics_upstream_calls_total" in text or "upstream_call_duration" in text
+    assert 'oscar_metrics_upstream_breaker_openings_total{upstream="Prometheus"}' in text
     assert 'upstream="loki",' in text or 'upstream="loki"' in text
     assert 'source="usage-metrics",status="missing"' in text
     assert 'http_route="/system/metrics/summary"' in text

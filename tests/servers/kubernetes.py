@@ -100,6 +100,14 @@ class KubeCluster:
         self.stop()
         self._apiserver.start(self._ready, timeout_seconds=_START_SECONDS)
 
+    def suspend(self) -> None:
+        """Let the apiserver hang: connections are taken, and nothing is answered until `resume`."""
+        self._apiserver.suspend()
+
+    def resume(self) -> None:
+        """Let a suspended apiserver go on; what was asked in between is answered."""
+        self._apiserver.resume()
+
     def kubeconfig(self, token: str) -> Path:
         """Return a kubeconfig file with which the token's owner reaches this cluster."""
         path = self._directory / f"kubeconfig-{token[:8]}.json"

@@ -76,6 +76,14 @@ class Loki:
         self.stop()
         self._process.start(self._ready, timeout_seconds=60)
 
+    def suspend(self) -> None:
+        """Let it hang: connections are taken, and nothing is answered until `resume`."""
+        self._process.suspend()
+
+    def resume(self) -> None:
+        """Let a suspended Loki go on; what was asked in between is answered."""
+        self._process.resume()
+
     def push(self, streams: Iterable[Stream]) -> None:
         """Write streams: labels, and entries of (nanoseconds since the epoch, line).
 

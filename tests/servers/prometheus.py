@@ -86,6 +86,14 @@ class Prometheus:
         self.stop()
         self._process.start(self._ready, timeout_seconds=60)
 
+    def suspend(self) -> None:
+        """Let it hang: connections are taken, and nothing is answered until `resume`."""
+        self._process.suspend()
+
+    def resume(self) -> None:
+        """Let a suspended Prometheus go on; what was asked in between is answered."""
+        self._process.resume()
+
     def remote_write(self, samples: Iterable[Series]) -> None:
         """Write series: labels with `__name__`, and samples of (epoch milliseconds, value).
 

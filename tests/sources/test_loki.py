@@ -185,7 +185,7 @@ async def test_time_outs_make_windows_smaller_until_loki_can_answer(loki: Loki) 
         outcome = await streams.at(url).read(start_ns, start_ns + HOUR_NS)
     assert isinstance(outcome, Ok), outcome
     assert total(outcome) == 3_600
-    assert streams.calls("timeout") > 0
+    assert streams.calls("too_slow") > 0
 
 
 async def test_a_window_given_up_is_a_gap_and_the_others_count(loki: Loki) -> None:

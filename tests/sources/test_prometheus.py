@@ -272,7 +272,7 @@ async def test_a_stopped_prometheus_is_unavailable(tmp_path: Path) -> None:
         (Reply(body=b'{"status":"success","data":[]}', length=99), "could not be reached"),
         (Reply(status=401), "refused our credentials"),
         (Reply(status=302, body=b"elsewhere"), "not its API"),
-        (Reply(status=500, body=b"<html>"), "refused the question"),
+        (Reply(status=500, body=b"<html>"), "Prometheus failed"),
     ],
 )
 async def test_an_answer_that_is_no_use_is_unavailable(

@@ -87,6 +87,8 @@ async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         (saying(answer(b"no", "429 Too Many", "Retry-After: nan")), Reason.RATE_LIMITED),
         (saying(answer(b"no", "503 No", "Date: Thu, 01 Jan 1970 00:00:00 +999999999999")),
          Reason.SERVER_ERROR),
+        (saying(answer(b"no", "400 No")), Reason.REFUSED),
+        (saying(answer(b"no", "500 No")), Reason.SERVER_ERROR),
         (saying(answer(b"no", "504 No")), Reason.TIMEOUT),
         (saying(b"\x15\x03\x01\x00\x02\x02\x28"), Reason.CONNECT),
         (saying(b""), Reason.CONNECT),
