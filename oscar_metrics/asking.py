@@ -41,7 +41,7 @@ from oscar_metrics.outcome import GapReason, Ok, Outcome, Unavailable, with_fact
 from oscar_metrics.scope import Scope
 from oscar_metrics.scoped_facts import Only, Sight
 from oscar_metrics.sums import CallSums, Grouping, together
-from oscar_metrics.tasks import task_group
+from oscar_metrics.tasks import task_group, worked_out
 from oscar_metrics.timerange import SLOT_NS, ReportRange, Span
 from oscar_metrics.usage_sums import UsageByPeriod, add_usage, any_usage, methods_differ
 
@@ -262,14 +262,18 @@ class Asking:
         if not pieces:
             return Unavailable(origin="ledger", notes=("nothing of it had been sealed then",))
         named = names_of(list(dict.fromkeys(cuts)))
-        return join(
-            pieces,
-            add,
-            holds_any,
-            asked=self._asked.span,
-            now_ns=self.knows_ns,
-            doubts=[f"the range cuts slots that are stored whole: {named}"] if named else [],
-        )
+
+        def joined() -> Outcome[F]:
+            return join(
+                pieces,
+                add,
+                holds_any,
+                asked=self._asked.span,
+                now_ns=self.knows_ns,
+                doubts=[f"the range cuts slots that are stored whole: {named}"] if named else [],
+            )
+
+        return await worked_out(joined, rows=sum(map(_groups, pieces)))
 
     async def _from_ledger(
         self, answer: Callable[[LedgerReading], Awaitable[Outcome[F]]]
@@ -385,6 +389,12 @@ def bounds_ns(asked: ReportRange) -> tuple[int, ...]:
         return ()
     first_ns = asked.span.start_ns // SLOT_NS * SLOT_NS
     return (first_ns, *(period.span.stop_ns for period in asked.periods))
+
+
+def _groups(piece: Piece) -> int:
+    outcome = piece.outcome
+    said = None if isinstance(outcome, Unavailable) else outcome.facts
+    return said.size if isinstance(said, CallSums) else 0
 
 
 def _mapped(outcome: Outcome[F], change: Callable[[F], G]) -> Outcome[G]:

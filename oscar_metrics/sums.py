@@ -28,6 +28,11 @@ class CallSums(msgspec.Struct, frozen=True, kw_only=True):
 
     groups: dict[Grouping, Counter[tuple[Any, ...]]]
 
+    @property
+    def size(self) -> int:
+        """How many counts there are."""
+        return sum(map(len, self.groups.values()))
+
     def by(self, *fields: str) -> Counter[tuple[Any, ...]]:
         """The counts by these fields, from the first grouping that has them all.
 

@@ -2,6 +2,9 @@
 
 `None` is a number whose source could not be read; UNSET is a field that is absent. Both ends
 of a report's and of a period's range are included.
+
+Of the rows there may be very many. They hold nothing that could hold them, so the collector of
+cycles is spared them (`gc=False`): else it stops everybody to look at them all.
 """
 
 from __future__ import annotations
@@ -146,7 +149,7 @@ class ServiceMetrics(msgspec.Struct, frozen=True, kw_only=True):
     restated: tuple[Restatement, ...] | UnsetType = UNSET
 
 
-class CountryCount(msgspec.Struct, frozen=True, kw_only=True):
+class CountryCount(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Executions from one country (ISO 3166-1 alpha-2)."""
 
     country: str
@@ -194,7 +197,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     restated: tuple[Restatement, ...] | UnsetType = UNSET
 
 
-class ServiceItem(msgspec.Struct, frozen=True, kw_only=True):
+class ServiceItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The row of one service name, whatever its namespaces."""
 
     key: str
@@ -212,7 +215,7 @@ class ServiceItem(msgspec.Struct, frozen=True, kw_only=True):
     unattributed: bool | UnsetType = UNSET
 
 
-class UserItem(msgspec.Struct, frozen=True, kw_only=True):
+class UserItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The row of one user; the key is blank for calls that name none."""
 
     key: str
@@ -222,7 +225,7 @@ class UserItem(msgspec.Struct, frozen=True, kw_only=True):
     failed_count: int
 
 
-class CountryItem(msgspec.Struct, frozen=True, kw_only=True):
+class CountryItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The row of one country, or of `unknown`; `countries` holds the row's own count."""
 
     key: str
@@ -231,7 +234,7 @@ class CountryItem(msgspec.Struct, frozen=True, kw_only=True):
     countries: tuple[CountryCount, ...]
 
 
-class OwnerItem(msgspec.Struct, frozen=True, kw_only=True):
+class OwnerItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The row of one owner of services; the key is blank for what is nobody's."""
 
     key: str

@@ -29,6 +29,7 @@ from oscar_metrics.ledger.duckdb_schema import (
     SEAL_KIND_CODES,
 )
 from oscar_metrics.ledger.duckdb_seals import check_stored
+from oscar_metrics.ledger.duckdb_threads import fetched
 from oscar_metrics.ledger.seals import KIND_OF, SealKind
 from oscar_metrics.sums import PERIOD, CallSums, Grouping
 from oscar_metrics.timerange import SECOND_NS, Span
@@ -303,24 +304,26 @@ def _sums_by(
     texts = {_TEXTS[field][:2] for field in grouping if field in _TEXTS}
     joins = "".join(f" JOIN {table} ON {table}.id = {number}" for table, number in sorted(texts))
     fields = ", ".join([*(_TEXTS[f][2] if f in _TEXTS else _COLUMN[f] for f in grouping), ""])
-    found = cursor.execute(
+    cursor.execute(
         f"""
         SELECT {fields} sum(calls)::BIGINT
         FROM (SELECT {numbers} sum(count) AS calls FROM ({rows}) GROUP BY ALL)
         {joins} GROUP BY ALL HAVING sum(calls) > 0 LIMIT {rows_max + 1}
         """
-    ).fetchall()
-    if len(found) > rows_max:
+    )
+    sums: Counter[tuple[Any, ...]] = Counter()
+    for found in fetched(cursor):
+        *columns, counts = zip(*found, strict=True)
+        decoded = [
+            map(_CODED[field].__getitem__, column) if field in _CODED else column
+            for field, column in zip(grouping, columns, strict=True)
+        ]
+        keys = zip(*decoded, strict=True) if grouping else [()]
+        # Each key comes once; Counter's own update would add them up one by one.
+        dict.update(sums, zip(keys, counts, strict=True))
+    if len(sums) > rows_max:
         raise TooManyRows(
             f"the report has more than {rows_max:,} rows: ask for a shorter range, longer periods"
             " or fewer services, or raise the ledger's setting rows_max"
         )
-    if not found:
-        return Counter()
-    *columns, counts = zip(*found, strict=True)
-    decoded = [
-        map(_CODED[field].__getitem__, column) if field in _CODED else column
-        for field, column in zip(grouping, columns, strict=True)
-    ]
-    keys = zip(*decoded, strict=True) if grouping else [()]
-    return Counter(dict(zip(keys, counts, strict=True)))
+    return sums

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 
@@ -28,6 +28,10 @@ _READERS = 2
 # How often a cancelled piece of work is interrupted again: one interrupt ends one query.
 _INTERRUPT_SECONDS = 0.02
 _CLOSED = "the ledger is closed"
+# Rows taken from the engine at a time: the whole process waits while they become Python's.
+_ROWS_AT_A_TIME = 10_000
+# Set once nobody waits any more for what the current thread does.
+_current = threading.local()
 
 
 class Threads:
@@ -97,22 +101,27 @@ class Threads:
 
     async def _run(self, threads: ThreadPoolExecutor, begin: str, work: Work[T]) -> T:
         thread: list[int] = []
+        cancelled = threading.Event()
         if self._closed:
             raise LedgerError(_CLOSED)
-        job = threads.submit(self._transact, thread, begin, work)
+        job = threads.submit(self._transact, thread, cancelled, begin, work)
         waiting = asyncio.wrap_future(job)
         # Looked at in any case: nobody waits for an error once the caller was cancelled.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             return await asyncio.shield(waiting)
         except asyncio.CancelledError:
+            cancelled.set()
             while not job.cancel() and not job.done():
                 if thread and (cursor := self._cursors.get(thread[0])):
                     cursor.interrupt()
                 await asyncio.wait([waiting], timeout=_INTERRUPT_SECONDS)
             raise
 
-    def _transact(self, thread: list[int], begin: str, work: Work[T]) -> T:
+    def _transact(
+        self, thread: list[int], cancelled: threading.Event, begin: str, work: Work[T]
+    ) -> T:
+        _current.cancelled = cancelled
         with in_our_words():
             cursor = self._entered()
             try:
@@ -177,6 +186,17 @@ class Threads:
         self._readers.shutdown()
         with in_our_words():
             self._disconnect()
+
+
+def fetched(cursor: Cursor) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of the last query, some at a time; InterruptException once the work is cancelled.
+
+    An interrupt ends queries only, and to make Python's objects of many rows takes longer.
+    """
+    while rows := cursor.fetchmany(_ROWS_AT_A_TIME):
+        if _current.cancelled.is_set():
+            raise duckdb.InterruptException
+        yield rows
 
 
 @contextlib.contextmanager
