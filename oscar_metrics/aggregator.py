@@ -30,7 +30,8 @@ from oscar_metrics.privacy import Privacy
 from oscar_metrics.reports import Calls
 from oscar_metrics.scope import ScopeMode, Viewer
 from oscar_metrics.sources.interfaces import Sources
-from oscar_metrics.tasks import task_group
+from oscar_metrics.sums import CallSums
+from oscar_metrics.tasks import task_group, worked_out
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import ReportRange, format_instant
 from oscar_metrics.usage_hours import hours_by_service
@@ -54,7 +55,8 @@ class Aggregator:
     """Answers reports from sources; made once, shared by every request.
 
     `now_ns` is the clock (nanoseconds since the epoch). `deadline_seconds` bounds every
-    report; None is for the command line, which waits as long as it takes. `periods_max` is
+    report; None is for the command line, which waits as long as it takes. A caller may ask
+    for another deadline, up to `deadline_most_seconds`. `periods_max` is
     how many periods a series may have. `ledger` is None where none is configured. `mode` is
     what callers who are no administrators see, `privacy` how users are shown to everyone.
     """
@@ -66,6 +68,7 @@ class Aggregator:
         telemetry: Telemetry,
         now_ns: Callable[[], int],
         deadline_seconds: float | None,
+        deadline_most_seconds: int = 120,
         periods_max: int = 2000,
         ledger: LedgerHolder | None = None,
         mode: ScopeMode = ScopeMode.OWNED,
@@ -79,14 +82,20 @@ class Aggregator:
         self._ledger = ledger
         self._telemetry = telemetry
         self._deadline_seconds = deadline_seconds
+        self._deadline_most_seconds = deadline_most_seconds
         self._last_said: dict[SourceName, LastSaid] = {}
 
-    async def admit(self, viewer: Viewer) -> Admitted:
+    def granted(self, wait_seconds: int | None) -> int | None:
+        """How long a caller who would wait so long may: no longer than anyone."""
+        return None if wait_seconds is None else min(wait_seconds, self._deadline_most_seconds)
+
+    async def admit(self, viewer: Viewer, *, wait_seconds: int | None = None) -> Admitted:
         """Decide what a viewer sees, and begin the one report that is made for them.
 
-        Raises NotNow where that cannot be decided, NotFound for an owner nobody knows.
+        It is made within `wait_seconds`, as they were granted, or what everyone has. Raises
+        NotNow where that cannot be decided, NotFound for an owner nobody knows.
         """
-        now_ns, deadline = self.now_ns(), self._deadline()
+        now_ns, deadline = self.now_ns(), self._deadline(wait_seconds)
         admitted = Admitted(
             viewer,
             Live(self._sources, self._telemetry, now_ns=now_ns, deadline=deadline),
@@ -109,7 +118,7 @@ class Aggregator:
             calls = group.create_task(self._calls(asking, needs))
             restated = group.create_task(asking.restated(needs, usage=True))
         report = await _built(
-            asked,
+            calls.result(),
             lambda: reports.summary(
                 asked,
                 asking.knows_ns,
@@ -187,7 +196,7 @@ class Aggregator:
                 usage_by_period=by_period,
             )
 
-        return self._said(await _built(asked, made), again.result())
+        return self._said(await _built(calls, made), again.result())
 
     async def value(
         self, admitted: Admitted, asked: ReportRange, service: str, metric: Metric
@@ -302,10 +311,9 @@ class Aggregator:
             asked, asking.knows_ns, service, metric, outcome, privacy=self.privacy
         )
 
-    def _deadline(self) -> float | None:
-        if self._deadline_seconds is None:
-            return None
-        return asyncio.get_running_loop().time() + self._deadline_seconds
+    def _deadline(self, wait_seconds: int | None) -> float | None:
+        seconds = self._deadline_seconds if wait_seconds is None else wait_seconds
+        return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
     def _said(self, report: _Report, restated: list[Restated] | None) -> _Report:
         self._remember(report.sources)
@@ -347,9 +355,13 @@ async def _refuse_unseen(admitted: Admitted, asking: Asking, service: str) -> No
         raise Forbidden
 
 
-async def _built(asked: ReportRange, build: Callable[[], T]) -> T:
-    """A report; one of many periods is put together in a thread, since it can take a second."""
-    return await asyncio.to_thread(build) if asked.periods else build()
+async def _built(calls: Calls, build: Callable[[], T]) -> T:
+    """A report of some calls, which takes a second where there are many groups of them."""
+    return await worked_out(build, rows=_groups(calls.executions) + _groups(calls.exposed))
+
+
+def _groups(calls: Outcome[CallSums]) -> int:
+    return 0 if isinstance(calls, Unavailable) else calls.facts.size
 
 
 def _not_configured(sources: Sources) -> list[Finding]:

@@ -35,16 +35,19 @@ from oscar_metrics.sources.loki import LokiLogs
 from oscar_metrics.sources.pod_logs import PodLogs
 from oscar_metrics.sources.prometheus import PrometheusUsage
 from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.stopping import Server
 from oscar_metrics.telemetry import Telemetry
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 # Above what proxies keep idle connections for, so that it is never us who closes first.
 _KEEP_ALIVE_SECONDS = 75
-_GRACE_SECONDS = 10
 
 
-def create_app(settings: Settings) -> ASGIApp:
-    """The ASGI application; raises SettingsError where what it needs to serve is missing."""
+def create_app(settings: Settings, stop: asyncio.Event | None = None) -> ASGIApp:
+    """The ASGI application; raises SettingsError where what it needs to serve is missing.
+
+    Once `stop` is set, reports under way end with 503.
+    """
     for name, value in (
         ("OSCAR_USERNAME", settings.username),
         ("OSCAR_PASSWORD", settings.password),
@@ -86,6 +89,7 @@ def create_app(settings: Settings) -> ASGIApp:
         version=importlib.metadata.version("oscar-metrics"),
         running=kept_open(holder, ledger, keep) if holder else None,
         ledger_status=ledger_status if holder else None,
+        stop=stop,
     )
 
 
@@ -103,6 +107,7 @@ def create_aggregator(
         telemetry=telemetry,
         now_ns=time.time_ns,
         deadline_seconds=deadline_seconds,
+        deadline_most_seconds=settings.deadline_most_seconds,
         periods_max=settings.ledger.periods_max,
         ledger=ledger,
         mode=ScopeMode(settings.access.scope),
@@ -179,8 +184,9 @@ def create_sources(settings: Settings, telemetry: Telemetry) -> Sources:
 
 def serve(settings: Settings) -> bool:
     """Answer over HTTP until stopped; False when it could not start."""
+    stop = asyncio.Event()
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, stop),
         loop="uvloop",
         http=BoundedHttp,
         lifespan="on",
@@ -191,9 +197,8 @@ def serve(settings: Settings) -> bool:
         # It would take a caller's word for their address; auth/addresses.py decides whose it takes.
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = Server(config, grace_seconds=settings.grace_seconds, stop=stop)
     with _listening(settings) as listening:
         _log.info("listening", host=settings.host, port=settings.port)
         server.run([listening])

@@ -46,6 +46,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # How long one HTTP report may take, in seconds; what has not arrived by then is a gap.
     # The command line waits as long as it takes.
     deadline_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
+    # The most seconds a caller's `Prefer: wait=` makes of that; more is cut to so many.
+    deadline_most_seconds: Annotated[int, Meta(ge=1, le=3600)] = 120
+    # How long reports under way may go on once the server is told to stop, in seconds; those
+    # that have not finished by then are answered with 503.
+    grace_seconds: Annotated[int, Meta(ge=0, le=3600)] = 10
     # Log lines as JSON (true) or as plain text.
     log_json: bool = True
     # The least serious log lines written: debug, info, warning or error.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from oscar_metrics.handlers.cors import Cors, Headers
 
 _Raw = list[tuple[bytes, bytes]]
+_APPLIED = "preference applied"
 
 # Nothing of an answer is to be run, framed, or taken for what it does not say it is.
 _SECURE: _Raw = [
@@ -48,7 +52,8 @@ class AnswerHeaders:
                 headers = list(message["headers"])
                 present = {name for name, _ in headers}
                 secure = [header for header in _SECURE if header[0] not in present]
-                message["headers"] = [*headers, *secure, *of_cors]
+                applied = scope["state"].get(_APPLIED, [])
+                message["headers"] = [*headers, *secure, *of_cors, *applied]
             await send(message)
 
         if not is_preflight:
@@ -56,6 +61,11 @@ class AnswerHeaders:
             return
         await adding({"type": "http.response.start", "status": 204, "headers": []})
         await adding({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def apply_preference(connection: ASGIConnection[Any, Any, Any, Any], preference: str) -> None:
+    """The answer, an error too, says that a preference of the request was heard (RFC 7240)."""
+    connection.scope["state"][_APPLIED] = [(b"preference-applied", preference.encode())]
 
 
 def _is_preflight(scope: HTTPScope) -> bool:

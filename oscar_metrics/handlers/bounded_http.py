@@ -113,6 +113,11 @@ class BoundedHttp(HttpToolsProtocol):
             # Any data ends uvicorn's own patience with an idle connection.
             self._wait_for_head()
 
+    def drop_if_answered(self) -> None:
+        """Close at once where all that is left is for the peer to read its answer."""
+        if self._answering is None or self._answering.response_complete:
+            self.transport.abort()
+
     def _wait_for_head(self) -> None:
         self._patience = self.loop.call_later(self.head_seconds, self.timeout_keep_alive_handler)
 

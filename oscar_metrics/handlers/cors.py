@@ -16,13 +16,16 @@ Headers = tuple[tuple[str, str], ...]
 _EXPOSED = (
     (
         "Access-Control-Expose-Headers",
-        "Content-Disposition, Retry-After, WWW-Authenticate, X-Completeness, X-Ignored-Parameters",
+        (
+            "Content-Disposition, Preference-Applied, Retry-After, WWW-Authenticate,"
+            " X-Completeness, X-Ignored-Parameters"
+        ),
     ),
 )
 _MAY_ASK = (
     ("Access-Control-Allow-Methods", "GET, HEAD"),
     # A `*` would not stand for Authorization.
-    ("Access-Control-Allow-Headers", "Authorization, Accept, Content-Type"),
+    ("Access-Control-Allow-Headers", "Authorization, Accept, Content-Type, Prefer"),
     # A day; browsers remember it for two hours or for as long as this.
     ("Access-Control-Max-Age", "86400"),
 )

@@ -238,7 +238,7 @@ def _report(
     more: Json,
 ) -> Json:
     """A report route; a `compatible` one ignores unknown parameters and names them."""
-    answered = {**(headers or {}), **(_IGNORED_HEADER if compatible else {})}
+    answered = {**_APPLIED_HEADER, **(headers or {}), **(_IGNORED_HEADER if compatible else {})}
     responses: Json = {
         "200": {"description": "The report.", "content": content, "headers": answered},
         **_ASKED_BADLY,
@@ -252,7 +252,7 @@ def _report(
             "tags": ["reports"],
             "summary": summary,
             "description": description,
-            "parameters": parameters,
+            "parameters": [*parameters, takes.PREFER],
             "security": [{"basic": []}, {"bearer": []}],
             "responses": responses,
         }
@@ -325,6 +325,9 @@ def _ref(name: str) -> Json:
 
 _RETRY_AFTER = {"Retry-After": _header("Seconds after which to ask again.")}
 _CHALLENGE = {"WWW-Authenticate": _header("`Basic`, or `Bearer` for a Bearer request.")}
+_APPLIED_HEADER = {
+    "Preference-Applied": _header("`wait=` and the seconds the report was given, where asked for.")
+}
 _IGNORED_HEADER = {
     "X-Ignored-Parameters": _header("Names of parameters that were not known, percent-encoded.")
 }
@@ -369,7 +372,7 @@ _UNKNOWN_OWNER = {
 _NOT_NOW = {
     "503": _error(
         "What the answer rests on cannot be read now: the service inventory (for users, owners), "
-        "the ledger, or the issuer of the token.",
+        "the ledger, or the issuer of the token. Or the server is stopping.",
         _RETRY_AFTER,
         error="service inventory unavailable",
         detail="service-inventory: kubernetes could not be reached",

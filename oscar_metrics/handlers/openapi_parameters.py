@@ -107,4 +107,14 @@ INCLUDE_USERS = _flag("include_users", "List each service's users; not in CSV of
 INCLUDE_USAGE = _flag("include_usage", "Add CPU core-hours and GPU-hours to services and owners.")
 RAW = _flag("raw", "Leave CSV text that looks like a formula as it is, for joins.")
 
+PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": "`wait=` and the whole seconds the report may take (RFC 7240), up to what the "
+    "operator allows; what has not arrived by then is missing, and named. Other preferences, and "
+    "what makes no sense, are passed over.",
+    "schema": {"type": "string", "examples": ["wait=5"]},
+}
+
 BREAKDOWN = (GROUP_BY, FORMAT, INCLUDE_USERS, INCLUDE_USAGE, RAW)

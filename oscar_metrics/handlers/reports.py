@@ -16,7 +16,7 @@ from oscar_metrics.admission import Admitted, inventory_unavailable
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.completeness import fields, status
 from oscar_metrics.errors import BadRequest, Forbidden
-from oscar_metrics.handlers import audit
+from oscar_metrics.handlers import answer_headers, audit, preferences
 from oscar_metrics.handlers.accept import preferred
 from oscar_metrics.handlers.authentication import caller_of
 from oscar_metrics.handlers.csv import breakdown_csv, completeness_header, file_name
@@ -24,6 +24,7 @@ from oscar_metrics.handlers.query import Query
 from oscar_metrics.outcome import Unavailable
 from oscar_metrics.periods import with_periods
 from oscar_metrics.scope import Viewer
+from oscar_metrics.tasks import worked_out
 from oscar_metrics.timerange import ReportRange, Span, report_range
 from oscar_metrics.wire import SERVICE_METRICS, GroupBy, Metric, SourceName
 
@@ -142,7 +143,8 @@ class Reports:
         )
         _note(request, len(report.items), report.sources)
         if wanted is Format.CSV:
-            return _csv(report, query, raw=query.is_true("raw"))
+            raw = query.is_true("raw")
+            return await worked_out(lambda: _csv(report, query, raw=raw), rows=_rows(report))
         return _json(report, query, _BY_ACCEPT)
 
     async def owners(self, request: AnyRequest) -> Response[bytes]:
@@ -164,7 +166,14 @@ class Reports:
 
     async def _admitted(self, request: AnyRequest, owner: str) -> Admitted:
         audit.note(request, scope="owner" if owner else None)
-        admitted = await self._aggregator.admit(Viewer(caller=caller_of(request), owner=owner))
+        wait_seconds = self._aggregator.granted(
+            preferences.wait_seconds(request.headers.getall("prefer", []))
+        )
+        if wait_seconds is not None:
+            answer_headers.apply_preference(request, f"wait={wait_seconds}")
+        admitted = await self._aggregator.admit(
+            Viewer(caller=caller_of(request), owner=owner), wait_seconds=wait_seconds
+        )
         audit.note(request, scope=admitted.seen)
         return admitted
 
@@ -237,6 +246,11 @@ def _one_refusal(admitted: Admitted, service: str) -> Iterator[None]:
         if may_know:
             raise
         raise Forbidden from None
+
+
+def _rows(report: wire.Breakdown) -> int:
+    periods = () if report.periods is UNSET else report.periods
+    return sum(len(stretch.items) for stretch in (report, *periods))
 
 
 def _owner(request: AnyRequest, query: Query) -> str:

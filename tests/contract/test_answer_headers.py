@@ -53,7 +53,7 @@ def test_a_preflight_is_answered_to_anybody(client: httpx.Client, path: str) -> 
     assert response.headers["access-control-allow-origin"] == "*"
     assert words(response.headers["access-control-allow-methods"]) >= {"get"}
     allowed = words(response.headers["access-control-allow-headers"])
-    assert allowed >= {"authorization", "content-type", "accept"}
+    assert allowed >= {"authorization", "content-type", "accept", "prefer"}
     assert int(response.headers["access-control-max-age"]) >= 600
     assert "access-control-allow-credentials" not in response.headers
 
@@ -93,6 +93,7 @@ def test_pages_may_read_answers_and_errors(
     assert response.headers.get_list("access-control-allow-origin") == ["*"]
     assert words(response.headers["access-control-expose-headers"]) == {
         "content-disposition",
+        "preference-applied",
         "retry-after",
         "www-authenticate",
         "x-completeness",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from oscar_metrics.handlers.bounded_http import (
     MAX_BODY_BYTES,
@@ -17,13 +20,22 @@ from oscar_metrics.handlers.bounded_http import (
 )
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.neighbours import basic
-from tests.contract.serving import WHOLE, aggregator, serving
+from tests.contract.serving import WHOLE, aggregator, call, log, serving
+from tests.servers.process import wait_until
 
 
 class Hasty(BoundedHttp):
     """Waits a moment only."""
 
     head_seconds = 0.2
+    read_seconds = 1.0
+
+
+# Its CSV by user is more than the system holds between two processes.
+LARGE = msgspec.structs.replace(
+    WHOLE,
+    executions=log({call("cowsay", f"{'x' * 1000}{number}", "ES"): 1 for number in range(12_000)}),
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +162,49 @@ def test_who_is_idle_after_an_answer_is_waited_for(hasty: httpx.Client) -> None:
             with pytest.raises(TimeoutError):
                 peer.recv(1)
             peer.settimeout(20)
+
+
+@pytest.fixture(scope="module")
+def large() -> Iterator[httpx.Client]:
+    telemetry = Telemetry()
+    with serving(aggregator(LARGE, telemetry), telemetry, http=Hasty) as client:
+        yield client
+
+
+LARGE_CSV = head(CLOSE, path="/system/metrics/breakdown?group_by=user&format=csv")
+
+
+@pytest.mark.parametrize(
+    ("sent", "then"),
+    [
+        (LARGE_CSV, b""),
+        # Nor does it help to go on asking.
+        (LARGE_CSV.replace(CLOSE.encode(), b"X: y"), head(path="/healthz")),
+    ],
+)
+def test_who_does_not_read_the_answer_is_not_waited_for(
+    large: httpx.Client, sent: bytes, then: bytes
+) -> None:
+    with capture_logs() as lines, dial(large) as peer:
+        peer.sendall(sent)
+        assert peer.recv(1) == b"H"
+        peer.sendall(then)
+        wait_until(
+            lambda: any(line["event"] == "client does not read its answer" for line in lines),
+            "its end",
+            timeout_seconds=20,
+        )
+        said = rest(peer)
+    assert not said.endswith(b"ES:1\n")
+    assert large.get("/healthz").is_success
+
+
+def test_who_reads_slowly_is_waited_for(large: httpx.Client) -> None:
+    with capture_logs() as lines, dial(large) as peer:
+        peer.sendall(LARGE_CSV)
+        said = bytearray()
+        while data := peer.recv(1 << 20, socket.MSG_WAITALL):
+            said += data
+            time.sleep(0.15)
+    assert said.endswith(b"ES:1\n")
+    assert [line["event"] for line in lines] == ["report"]

@@ -37,9 +37,7 @@ class SlowLogs(SaidLogs):
     def __init__(self) -> None:
         assert WHOLE.executions is not None
         assert WHOLE.exposed is not None
-        super().__init__(
-            {LogStream.EXECUTIONS: WHOLE.executions, LogStream.EXPOSED: WHOLE.exposed}
-        )
+        super().__init__({LogStream.EXECUTIONS: WHOLE.executions, LogStream.EXPOSED: WHOLE.exposed})
         self.begun = 0
         self.cancelled = 0
         self.let_go = threading.Event()
@@ -47,7 +45,7 @@ class SlowLogs(SaidLogs):
     async def read(self, *asked: Any, **when: Any) -> Any:
         self.begun += 1
         try:
-            while not self.let_go.is_set():
+            while not self.let_go.is_set():  # noqa: ASYNC110 - the test sets it from its thread
                 await asyncio.sleep(0.01)
         except asyncio.CancelledError:
             self.cancelled += 1

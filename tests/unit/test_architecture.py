@@ -60,6 +60,7 @@ LAYERS = {
     "settings_checks": 6,
     "command_requests": 7,
     "commands": 7,
+    "stopping": 7,
     "app": 7,
     "tables": 7,
     "calendars": 7,

@@ -42,6 +42,8 @@ def test_nothing_set_is_the_defaults() -> None:
         ("OSCAR_NAMESPACE", "platform", "pod_logs.namespace", "platform"),
         ("INGRESS_HOST", "example.org", "log_files.ingress_host", "example.org"),
         ("OSCAR_METRICS_DEADLINE_SECONDS", "2.5", "deadline_seconds", 2.5),
+        ("OSCAR_METRICS_DEADLINE_MOST_SECONDS", "60", "deadline_most_seconds", 60),
+        ("OSCAR_METRICS_GRACE_SECONDS", "0", "grace_seconds", 0),
         ("OSCAR_METRICS_LOG_JSON", "false", "log_json", False),
         ("OSCAR_METRICS_LOG_FILES", "/logs/*", "log_files.pattern", "/logs/*"),
         ("OSCAR_METRICS_LOKI_PAGE_LINES", "100", "loki.page_lines", 100),
