@@ -24,6 +24,7 @@ from oscar_metrics.timerange import HOUR_NS, Span
 NAMES_SOMEBODY = "owner and visibility are missing of ns-olga/fish"
 GAP = Gap(span=Span(0, HOUR_NS), reason=GapReason.FAILED)
 ABOUT_GAP = "1970-01-01T00:00:00Z to 1970-01-01T01:00:00Z: the source failed"
+NOT_ASKED = "Loki is not asked for a while, after it failed again and again"
 LIMIT = "loki refused because the question exceeds one of its limits"
 CUT = "the range cuts slots that are stored whole: 2026-01-01T00:00:00Z to 2026-01-01T01:00:00Z"
 
@@ -48,6 +49,7 @@ def partial(*notes: str, doubts: tuple[str, ...] = (), gaps: tuple[Gap, ...] = (
         (partial(NAMES_SOMEBODY, LIMIT, doubts=(NAMES_SOMEBODY,)), (IN_DOUBT, LIMIT)),
         (Unavailable(origin="loki", notes=(NAMES_SOMEBODY,)), (NOT_READ,)),
         (Unavailable(origin="loki", notes=(LIMIT, NAMES_SOMEBODY)), (LIMIT,)),
+        (Unavailable(origin="loki", notes=(NOT_ASKED,)), (NOT_ASKED,)),
         (Unavailable(origin="", notes=()), (NOT_READ,)),
         # What stands before or behind a sentence may name anything.
         (partial(f"{NAMES_SOMEBODY}: {LIMIT}"), (IN_DOUBT,)),

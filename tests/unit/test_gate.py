@@ -16,6 +16,7 @@ from oscar_metrics.resilience.asker import Asker, asking_for
 from oscar_metrics.resilience.breaker import BreakerState
 from oscar_metrics.resilience.budget import FLOOR
 from oscar_metrics.resilience.gate import Gate, Protection
+from oscar_metrics.sources.kubernetes_errors import NoCluster
 from oscar_metrics.telemetry import Telemetry
 
 NAME = "loki"
@@ -80,6 +81,17 @@ async def test_what_counts_as_a_failure_of_the_upstream(reason: Reason) -> None:
     assert reasons == ([reason] * 5 + [Reason.OPEN] * 25 if opens else [reason] * 30)
     assert len(upstream.asked) == (5 if opens else 30)
     assert telemetry.breakers == {NAME: BreakerState.OPEN if opens else BreakerState.CLOSED}
+
+
+async def test_a_cluster_that_is_not_configured_is_no_failing_upstream() -> None:
+    asked = gate()
+
+    async def once() -> None:
+        raise NoCluster("the kubeconfig cannot be read")
+
+    for _ in range(30):
+        with pytest.raises(NoCluster):
+            await asked.ask(once)
 
 
 async def test_while_open_calls_fail_at_once_and_say_when_to_come_back() -> None:
