@@ -140,6 +140,31 @@ class Process:
         running.kill()
         running.wait()
 
+    @property
+    def pid(self) -> int:
+        """Its number, while it runs."""
+        if self._running is None:
+            raise ServerError(f"{self.name} is not running")
+        return self._running.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._signal(number)
+
+    def ended(self, timeout_seconds: float) -> int:
+        """Wait for it to end by itself, and return with what.
+
+        Raises ServerError, and kills it, where it has not within `timeout_seconds`.
+        """
+        if self._running is None:
+            raise ServerError(f"{self.name} is not running")
+        try:
+            return self._running.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            raise ServerError(f"{self.name} had not ended after {timeout_seconds:g} s") from None
+        finally:
+            self.kill()
+
     def suspend(self) -> None:
         """Halt the process where it is: the system still takes connections, nobody answers."""
         self._signal(signal.SIGSTOP)
@@ -149,9 +174,7 @@ class Process:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._running is None:
-            raise ServerError(f"{self.name} is not running")
-        self._running.send_signal(number)
+        os.kill(self.pid, number)
 
     def _log_tail(self) -> str:
         text = self.log_path.read_bytes()[-_LOG_TAIL_BYTES:]
