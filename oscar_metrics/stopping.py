@@ -16,12 +16,15 @@ from oscar_metrics.handlers.bounded_http import BoundedHttp
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 # What is told to end at the end of the grace period ends within so long, or is left behind.
 _UNWIND_SECONDS = 0.5
+# After the grace period the system ends the process, whatever its threads are busy with.
+_LAST_SECONDS = 0.95
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, which sets `stop` for reports to end when its grace period is over.
 
-    A second SIGTERM or SIGINT ends the process at once; the ledger's file bears that.
+    A second SIGTERM or SIGINT ends the process at once, and so does the system (SIGALRM) where
+    it has not ended a second after the grace period; the ledger's file bears that.
     """
 
     def __init__(self, config: uvicorn.Config, *, grace_seconds: int, stop: asyncio.Event) -> None:
@@ -53,6 +56,7 @@ class Server(uvicorn.Server):
             requests_under_way=len(self.server_state.tasks),
             grace_seconds=self._grace_seconds,
         )
+        signal.setitimer(signal.ITIMER_REAL, self._grace_seconds + _LAST_SECONDS)
         grace_is_over = loop.call_later(self._grace_seconds, self._end_the_rest)
         await super().shutdown(sockets)
         grace_is_over.cancel()

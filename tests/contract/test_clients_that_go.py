@@ -41,8 +41,10 @@ class SlowLogs(SaidLogs):
         self.begun = 0
         self.cancelled = 0
         self.let_go = threading.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     async def read(self, *asked: Any, **when: Any) -> Any:
+        self.loop = asyncio.get_running_loop()
         self.begun += 1
         try:
             while not self.let_go.is_set():  # noqa: ASYNC110 - the test sets it from its thread
@@ -71,6 +73,15 @@ class Running(msgspec.Struct, frozen=True):
 
     def lines_of_reports(self) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["event"] == "report"]
+
+    def tasks(self) -> int:
+        """How many the server's loop has."""
+
+        async def count() -> int:
+            return len(asyncio.all_tasks())
+
+        assert self.logs.loop is not None
+        return asyncio.run_coroutine_threadsafe(count(), self.logs.loop).result(20)
 
     def wait_for_begun(self, reports: int) -> None:
         wait_until(lambda: self.logs.begun >= reports, "a question", timeout_seconds=10)
@@ -188,10 +199,15 @@ def test_others_reports_go_on(slow: Running) -> None:
 
 
 def test_nothing_is_left_of_many_who_went(slow: Running) -> None:
+    slow.logs.let_go.set()
+    slow.client.get(ROUTES[1]).raise_for_status()
+    tasks = slow.tasks()
+    slow.logs.let_go.clear()
     with contextlib.ExitStack() as peers:
         for _ in range(50):
             peers.enter_context(slow.dial()).sendall(head(ROUTES[1]))
-        slow.wait_for_begun(4)
-    wait_until(lambda: len(slow.lines_of_reports()) == 50, "all lines", timeout_seconds=20)
-    assert {line["status"] for line in slow.lines_of_reports()} == {499}
-    assert slow.logs.cancelled == slow.logs.begun
+        slow.wait_for_begun(50)
+    wait_until(lambda: len(slow.lines_of_reports()) == 51, "all lines", timeout_seconds=20)
+    assert {line["status"] for line in slow.lines_of_reports()[1:]} == {499}
+    assert slow.logs.cancelled == slow.logs.begun - 1
+    wait_until(lambda: slow.tasks() <= tasks, "the end of all tasks", timeout_seconds=20)
