@@ -261,7 +261,8 @@ class Asking:
         pieces = [*first.result(), *(task.result() for task in rest)]
         if not pieces:
             return Unavailable(origin="ledger", notes=("nothing of it had been sealed then",))
-        named = names_of(list(dict.fromkeys(cuts)))
+        # In order of time, not in that of who answered first, which others' calls decide on.
+        named = names_of(sorted(set(cuts)))
         return join(
             pieces,
             add,
