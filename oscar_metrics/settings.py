@@ -270,6 +270,15 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
     tree[leaf] = value
 
 
+def _choices(path: str) -> tuple[Any, ...]:
+    """What the setting at a path, or each item of its list, may be."""
+    kind: Any = msgspec.inspect.type_info(Settings)
+    for name in path.split("."):
+        kind = next(field.type for field in kind.fields if field.name == name)
+    kind = getattr(kind, "item_type", kind)
+    return kind.values if isinstance(kind, msgspec.inspect.LiteralType) else tuple(kind.cls)
+
+
 def _convert(tree: dict[str, Any]) -> Settings:
     try:
         return msgspec.convert(tree, Settings, strict=False)
@@ -278,6 +287,8 @@ def _convert(tree: dict[str, Any]) -> Settings:
         where = match[1].partition("[")[0] if (match := _WHERE.search(text)) else ""
         names = [name for name, paths in NAMES.items() if where in paths]
         expected = _WHERE.sub("", text).removesuffix(" - at ").strip()
+        if "enum value" in text:
+            expected += f": expected {', '.join(map(str, _choices(where)))}"
         for word, plain in _PLAIN.items():
             expected = expected.replace(f"`{word}`", plain)
         raise SettingsError(names[0] if names else where, expected) from None

@@ -82,7 +82,21 @@ def test_a_name_sets_its_place(name: str, value: str, path: str, expected: objec
         ({"OSCAR_METRICS_LOG_JSON": "maybe"}, "OSCAR_METRICS_LOG_JSON", "true or false"),
         ({"OSCAR_SERVICE_PORT": "eighty"}, "OSCAR_SERVICE_PORT", "a whole number"),
         ({"OSCAR_METRICS_DEADLINE_SECONDS": "0"}, "OSCAR_METRICS_DEADLINE_SECONDS", ">= 0.1"),
-        ({"OSCAR_METRICS_LOG_LEVEL": "loud"}, "OSCAR_METRICS_LOG_LEVEL", "loud"),
+        (
+            {"OSCAR_METRICS_LOG_LEVEL": "loud"},
+            "OSCAR_METRICS_LOG_LEVEL",
+            "'loud': expected debug, error, info, warning",
+        ),
+        (
+            {"OSCAR_METRICS_SCOPE": "all"},
+            "OSCAR_METRICS_SCOPE",
+            "'all': expected owned, visible",
+        ),
+        (
+            {"OSCAR_METRICS_OIDC_ALGORITHMS": "HS256"},
+            "OSCAR_METRICS_OIDC_ALGORITHMS",
+            "'HS256': expected ES256, ES384",
+        ),
         ({"OSCAR_METRICS_LOG_FLIES": "x"}, "OSCAR_METRICS_LOG_FLIES", "OSCAR_METRICS_LOG_FILES"),
         ({"OSCAR_PASSWORD_FILE": "/nowhere/at/all"}, "OSCAR_PASSWORD_FILE", "cannot read"),
         ({"LOKI_URL": "loki:3100"}, "LOKI_URL", "http"),
