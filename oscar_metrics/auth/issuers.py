@@ -101,6 +101,9 @@ class Issuer:
             async with asyncio.timeout(self._settings.limits.timeout_seconds):
                 return await self._upstream.get_json(url, params, _OBJECT, headers=headers)
         except TimeoutError:
+            _log.warning(
+                "issuer cannot be used", issuer=self.url, reason=Reason.TIMEOUT, detail="userinfo"
+            )
             raise UpstreamError(self.url, Reason.TIMEOUT, "userinfo") from None
 
     async def check(self) -> list[Finding]:
