@@ -22,7 +22,14 @@ from oscar_metrics.auth.access_settings import AccessSettings
 from oscar_metrics.auth.oidc_settings import OidcSettings
 from oscar_metrics.errors import SettingsError
 from oscar_metrics.ledger.settings import LedgerSettings
-from oscar_metrics.settings_checks import check_access, check_oidc, check_sendable, check_url
+from oscar_metrics.settings_checks import (
+    check_access,
+    check_oidc,
+    check_readable,
+    check_sendable,
+    check_url,
+    check_username,
+)
 from oscar_metrics.sources.kubernetes import InventorySettings
 from oscar_metrics.sources.kubernetes_client import KubernetesSettings
 from oscar_metrics.sources.log_files import LogFilesSettings
@@ -192,11 +199,13 @@ def load(environ: Mapping[str, str], file: Path | None = None) -> Settings:
         values.setdefault("LOKI_EXPOSED_APP", _TRAEFIK)
     tree: dict[str, Any] = {}
     for name, value in values.items():
+        check_readable(name, value)
         for path in NAMES[name]:
             _put(tree, path, value)
     settings = _convert(tree)
     for name in sorted(SENT & values.keys()):
         check_sendable(name, str(values[name]))
+    check_username(settings.username)
     check_url("LOKI_URL", settings.loki.url, unless="")
     check_url("PROMETHEUS_URL", settings.prometheus.url, unless=OFF)
     check_oidc(settings.oidc)
