@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from oscar_metrics.completeness import sentence
 from oscar_metrics.discretion import discreetly_missing
@@ -109,11 +109,17 @@ class Admitted:
         ownership = await self.ownership()
         if not caller.administrator:
             self._user = ownership.known_as(caller.user)
-        elif (known_owner := ownership.known_as(owner)) in ownership.owners:
-            self._user = known_owner
-        else:
-            shown = (known for known in ownership.owners if self._privacy.user(known) == owner)
-            self._user = next(shown, "") or _unknown_owner()
+            return
+        # As owners are shown: who may not learn whose a pseudonym is cannot try ids out here.
+        shown = {self._privacy.user(known): known for known in ownership.owners}
+        known_owner = shown.get(owner) or shown.get(ownership.known_as(owner))
+        if known_owner is None:
+            raise NotFound(
+                "metrics owner not found",
+                parameter="owner",
+                detail="expected the id of one of /system/metrics/owners",
+            )
+        self._user = known_owner
 
     async def _read_ownership(self) -> Ownership:
         outcome = await self.live.inventory()
@@ -165,12 +171,4 @@ def inventory_unavailable(outcome: Unavailable) -> NotNow:
         "service inventory unavailable",
         detail=f"{SourceName.INVENTORY}: {sentence(outcome.notes)}",
         retry_after_seconds=RETRY_AFTER_SECONDS,
-    )
-
-
-def _unknown_owner() -> NoReturn:
-    raise NotFound(
-        "metrics owner not found",
-        parameter="owner",
-        detail="expected the id of one of /system/metrics/owners",
     )
