@@ -20,7 +20,6 @@ from oscar_metrics.ownership import Ownership
 from oscar_metrics.privacy import Privacy
 from oscar_metrics.scope import Scope, ScopeMode, Viewer, open_to
 from oscar_metrics.tasks import task_group
-from oscar_metrics.timerange import Span
 from oscar_metrics.wire import SourceName
 
 T = TypeVar("T")
@@ -68,19 +67,17 @@ class Admitted:
             return f"owner:{self._privacy.user(self._user)}"
         return "visible" if self._mode is ScopeMode.VISIBLE else "own"
 
-    def scope(self, span: Span) -> Scope | None:
-        """What is seen over a span; None for everything. Raises ValueError before `decide`."""
+    def scope(self) -> Scope | None:
+        """What is seen; None for everything. Raises ValueError before `decide`."""
         if self.sees_everything:
             return None
         if self._ownership is None:
             raise ValueError("what they see has not been decided")
         caller = self.viewer.caller
         looks_around = self._mode is ScopeMode.VISIBLE and not caller.administrator
-        stop_ns = max(span.start_ns, min(span.stop_ns, self.now_ns))  # the future is not missing
         return Scope(
             self._ownership,
             self._user,
-            Span(span.start_ns, stop_ns),
             others=(
                 open_to(caller.user, self._ownership.inventory) if looks_around else frozenset()
             ),
@@ -89,7 +86,7 @@ class Admitted:
 
     def has_service(self, service: str) -> bool:
         """Whether a service of this name is known to exist, or to have existed, in the scope."""
-        scope = self.scope(Span(self.now_ns, self.now_ns))
+        scope = self.scope()
         return scope is None or scope.has_service(service)
 
     async def ownership(self) -> Ownership:
@@ -141,7 +138,11 @@ class Admitted:
             recorded = group.create_task(self._in_time(store.services()))
             known_as = group.create_task(self._in_time(store.pseudonyms(named - {""})))
         return Ownership(
-            inventory, past.result(), recorded=recorded.result(), known_as=known_as.result()
+            inventory,
+            past.result(),
+            recorded=recorded.result(),
+            known_as=known_as.result(),
+            now_ns=self.now_ns,
         )
 
     async def _in_time(self, answer: Awaitable[T]) -> T:
