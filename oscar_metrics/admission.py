@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from oscar_metrics.completeness import sentence
 from oscar_metrics.discretion import discreetly_missing
@@ -20,7 +20,6 @@ from oscar_metrics.ownership import Ownership
 from oscar_metrics.privacy import Privacy
 from oscar_metrics.scope import Scope, ScopeMode, Viewer, open_to
 from oscar_metrics.tasks import task_group
-from oscar_metrics.timerange import Span
 from oscar_metrics.wire import SourceName
 
 T = TypeVar("T")
@@ -68,19 +67,17 @@ class Admitted:
             return f"owner:{self._privacy.user(self._user)}"
         return "visible" if self._mode is ScopeMode.VISIBLE else "own"
 
-    def scope(self, span: Span) -> Scope | None:
-        """What is seen over a span; None for everything. Raises ValueError before `decide`."""
+    def scope(self) -> Scope | None:
+        """What is seen; None for everything. Raises ValueError before `decide`."""
         if self.sees_everything:
             return None
         if self._ownership is None:
             raise ValueError("what they see has not been decided")
         caller = self.viewer.caller
         looks_around = self._mode is ScopeMode.VISIBLE and not caller.administrator
-        stop_ns = max(span.start_ns, min(span.stop_ns, self.now_ns))  # the future is not missing
         return Scope(
             self._ownership,
             self._user,
-            Span(span.start_ns, stop_ns),
             others=(
                 open_to(caller.user, self._ownership.inventory) if looks_around else frozenset()
             ),
@@ -89,7 +86,7 @@ class Admitted:
 
     def has_service(self, service: str) -> bool:
         """Whether a service of this name is known to exist, or to have existed, in the scope."""
-        scope = self.scope(Span(self.now_ns, self.now_ns))
+        scope = self.scope()
         return scope is None or scope.has_service(service)
 
     async def ownership(self) -> Ownership:
@@ -109,11 +106,17 @@ class Admitted:
         ownership = await self.ownership()
         if not caller.administrator:
             self._user = ownership.known_as(caller.user)
-        elif (known_owner := ownership.known_as(owner)) in ownership.owners:
-            self._user = known_owner
-        else:
-            shown = (known for known in ownership.owners if self._privacy.user(known) == owner)
-            self._user = next(shown, "") or _unknown_owner()
+            return
+        # As owners are shown: who may not learn whose a pseudonym is cannot try ids out here.
+        shown = {self._privacy.user(known): known for known in ownership.owners}
+        known_owner = shown.get(owner) or shown.get(ownership.known_as(owner))
+        if known_owner is None:
+            raise NotFound(
+                "metrics owner not found",
+                parameter="owner",
+                detail="expected the id of one of /system/metrics/owners",
+            )
+        self._user = known_owner
 
     async def _read_ownership(self) -> Ownership:
         outcome = await self.live.inventory()
@@ -135,7 +138,11 @@ class Admitted:
             recorded = group.create_task(self._in_time(store.services()))
             known_as = group.create_task(self._in_time(store.pseudonyms(named - {""})))
         return Ownership(
-            inventory, past.result(), recorded=recorded.result(), known_as=known_as.result()
+            inventory,
+            past.result(),
+            recorded=recorded.result(),
+            known_as=known_as.result(),
+            now_ns=self.now_ns,
         )
 
     async def _in_time(self, answer: Awaitable[T]) -> T:
@@ -165,12 +172,4 @@ def inventory_unavailable(outcome: Unavailable) -> NotNow:
         "service inventory unavailable",
         detail=f"{SourceName.INVENTORY}: {sentence(outcome.notes)}",
         retry_after_seconds=RETRY_AFTER_SECONDS,
-    )
-
-
-def _unknown_owner() -> NoReturn:
-    raise NotFound(
-        "metrics owner not found",
-        parameter="owner",
-        detail="expected the id of one of /system/metrics/owners",
     )

@@ -17,7 +17,7 @@ from oscar_metrics.admission import Admitted
 from oscar_metrics.asking import Asking, bounds_ns
 from oscar_metrics.completeness import private, sentence
 from oscar_metrics.errors import Forbidden
-from oscar_metrics.facts import Inventory, LogStream, ServiceCount, Usage
+from oscar_metrics.facts import LogStream, ServiceCount, Usage
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.groupings import Needs
 from oscar_metrics.ledger.holder import LedgerHolder
@@ -148,28 +148,29 @@ class Aggregator:
         by_owner = group_by is GroupBy.OWNER
         if by_owner and not admitted.viewer.caller.administrator:
             raise Forbidden
-        asking = self._begin(admitted, asked)
+        ownership = await _ownership(admitted) if by_owner else None
+        asking = self._begin(admitted, asked, ownership)
         needs = groupings.of_breakdown(group_by, self.privacy)
         with_usage = include_usage and group_by in (GroupBy.SERVICE, GroupBy.OWNER)
         async with task_group() as group:
             told = group.create_task(self._calls(asking, needs))
             used = group.create_task(asking.usage()) if with_usage else None
-            whose = group.create_task(_whose(admitted, asking)) if by_owner else None
             rests_on_it = with_usage and not by_owner
             deployed = group.create_task(asking.inventory()) if rests_on_it else None
             again = group.create_task(asking.restated(needs, usage=with_usage))
         calls, knows_ns, privacy = told.result(), asking.knows_ns, self.privacy
+        # Whose each service is, is told by what is deployed now.
+        now = asking.told(await admitted.live.inventory()) if by_owner else None
         usage = None if used is None else _total(used.result())
         by_period = None if used is None else _by_period(used.result())
 
         def made() -> wire.Breakdown:
-            if whose is not None:
-                inventory, ownership = whose.result()
+            if now is not None:
                 return owner_reports.owner_breakdown(
                     asked,
                     knows_ns,
                     calls,
-                    inventory,
+                    now,
                     ownership,
                     group_by=group_by_text,
                     privacy=privacy,
@@ -269,7 +270,9 @@ class Aggregator:
         for connection in self._sources.connections:
             await connection.aclose()
 
-    def _begin(self, admitted: Admitted, asked: ReportRange) -> Asking:
+    def _begin(
+        self, admitted: Admitted, asked: ReportRange, ownership: Ownership | None = None
+    ) -> Asking:
         holder, reading = self._ledger, None
         if holder is not None and holder.store is not None:
             reading = LedgerReading(
@@ -287,7 +290,8 @@ class Aggregator:
             now_ns=admitted.now_ns,
             ledger=reading,
             problem="" if holder is None else holder.problem,
-            scope=admitted.scope(asked.span),
+            scope=admitted.scope(),
+            ownership=ownership,
         )
 
     async def _calls(self, asking: Asking, needs: Needs) -> Calls:
@@ -329,11 +333,10 @@ class Aggregator:
             )
 
 
-async def _whose(admitted: Admitted, asking: Asking) -> tuple[Outcome[Inventory], Ownership | None]:
-    """The inventory, and whose each service is by it; None without one."""
+async def _ownership(admitted: Admitted) -> Ownership | None:
+    """Whose each service is; None without an inventory."""
     inventory = await admitted.live.inventory()
-    ownership = None if isinstance(inventory, Unavailable) else await admitted.ownership()
-    return asking.told(inventory), ownership
+    return None if isinstance(inventory, Unavailable) else await admitted.ownership()
 
 
 async def _refuse_unseen(admitted: Admitted, asking: Asking, service: str) -> None:

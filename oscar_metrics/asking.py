@@ -33,16 +33,18 @@ from oscar_metrics.ledger.plan import (
     open_stretches,
     says_less,
     stored_instead,
+    whole_slots,
 )
 from oscar_metrics.ledger.reading import LedgerReading
 from oscar_metrics.ledger.seals import KIND_OF, Restated, Sealed, SealKind
 from oscar_metrics.live import NO_CLUSTER, Live, SharedReads, logs_in
 from oscar_metrics.outcome import GapReason, Ok, Outcome, Unavailable, with_facts
+from oscar_metrics.ownership import Ownership
 from oscar_metrics.scope import Scope
 from oscar_metrics.scoped_facts import Only, Sight
 from oscar_metrics.sums import CallSums, Grouping, together
 from oscar_metrics.tasks import task_group, worked_out
-from oscar_metrics.timerange import SLOT_NS, ReportRange, Span
+from oscar_metrics.timerange import SLOT_NS, ReportRange, Span, subtract
 from oscar_metrics.usage_sums import UsageByPeriod, add_usage, any_usage, methods_differ
 
 F = TypeVar("F")
@@ -60,8 +62,9 @@ class Asking:
     """Asks the ledger and the sources for one report.
 
     `ledger` is None where there is none; `problem` is why one that is configured cannot be
-    used. `scope` is None for the whole cluster. Raises BadRequest where the caller asked for
-    what the ledger does not hold, NotNow where it cannot be read.
+    used. `scope` is None for the whole cluster, of which `ownership` is for a report by owner.
+    Raises BadRequest where the caller asked for what the ledger does not hold, NotNow where
+    it cannot be read.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Asking:
         ledger: LedgerReading | None,
         problem: str,
         scope: Scope | None = None,
+        ownership: Ownership | None = None,
     ) -> None:
         self.now_ns = now_ns
         self._live = live
@@ -80,7 +84,7 @@ class Asking:
         self._ledger = ledger
         self._problem = problem
         self._scope = scope
-        self._sight = Sight(scope, bounds_ns(asked))
+        self._sight = Sight(scope, bounds_ns(asked), ownership)
         self._bounds_ns = bounds_ns(asked)
         if scope is not None and asked.restated_since_ns is not None:
             raise BadRequest(
@@ -123,10 +127,11 @@ class Asking:
 
         async def stored(plan: Plan) -> Outcome[UsageByPeriod]:
             outcome = await self._from_ledger(lambda ledger: ledger.usage(plan, service=service))
-            return self._sight.usage(outcome, service)
+            return self._sight.usage(outcome, self._sight.since(plan.stored), service)
 
         async def live(span: Span) -> Outcome[UsageByPeriod]:
-            return self._sight.usage(await self._live_usage(span, known), service)
+            outcome = await self._live_usage(span, known)
+            return self._sight.usage(outcome, self._sight.since([span]), service)
 
         outcome = await self._joined(made, sealed, stored, live, add_usage, any_usage)
         return self._noted(methods_differ(outcome))
@@ -138,7 +143,7 @@ class Asking:
         plans = {stream: await self._plan(KIND_OF[stream]) for stream in needs}
         wanted: defaultdict[Span, set[LogStream]] = defaultdict(set)
         for stream, (made, _) in plans.items():
-            for span in open_stretches(made):
+            for span in self._open(made):
                 wanted[span].add(stream)
 
         async def of(stream: LogStream, read: SharedReads) -> Outcome[CallSums]:
@@ -149,7 +154,7 @@ class Asking:
 
             async def live(span: Span) -> Outcome[CallSums]:
                 logs = await read.of(span)
-                return self._sight.calls(logs[stream], groupings)
+                return self._sight.calls(logs[stream], groupings, self._sight.since([span]))
 
             def add(parts: list[CallSums]) -> CallSums:
                 return together(parts, groupings)
@@ -246,22 +251,22 @@ class Asking:
             reason = GapReason.CUT if cut else GapReason.NOT_SEALED
             return Piece(spans=(span,), outcome=outcome, if_missing=reason)
 
-        async def read() -> list[Piece]:
-            if not made.stored:
-                return []
-            outcome = await stored(made)
+        async def read(part: Plan) -> list[Piece]:
+            outcome = await stored(part)
             if not isinstance(outcome, Unavailable):
-                return [Piece(spans=made.stored, outcome=outcome)]
+                return [Piece(spans=part.stored, outcome=outcome)]
             # What cannot be read back may still be had where it came from.
-            return [await asked(span) for span in made.stored]
+            return [await asked(span) for span in part.stored]
 
         async with task_group() as group:
-            first = group.create_task(read())
-            rest = [group.create_task(asked(span)) for span in open_stretches(made)]
-        pieces = [*first.result(), *(task.result() for task in rest)]
+            first = [group.create_task(read(part)) for part in self._stored_apart(made, sealed)]
+            rest = [group.create_task(asked(span)) for span in self._open(made)]
+        pieces = [piece for task in first for piece in task.result()]
+        pieces += [task.result() for task in rest]
         if not pieces:
             return Unavailable(origin="ledger", notes=("nothing of it had been sealed then",))
-        named = names_of(list(dict.fromkeys(cuts)))
+        # In order of time, not in that of who answered first, which others' calls decide on.
+        named = names_of(sorted(set(cuts)))
 
         def joined() -> Outcome[F]:
             return join(
@@ -274,6 +279,25 @@ class Asking:
             )
 
         return await worked_out(joined, rows=sum(map(_groups, pieces)))
+
+    def _stored_apart(self, made: Plan, sealed: Sealed) -> list[Plan]:
+        """What is stored, in parts of which each is seen alike."""
+        parts = self._sight.apart(made.stored)
+        if len(parts) < 2:
+            return [made] if made.stored else []
+        known, _ = (whole_slots(self._asked.span, sealed, part) for part in parts)
+        unknown = tuple(left for span in made.stored for left in subtract(span, known))
+        both = [part for part in (known, unknown) if part]
+        return [stored_instead(self._asked.span, sealed, part) for part in both]
+
+    def _open(self, made: Plan) -> list[Span]:
+        """What is open, in stretches of which each is seen alike."""
+        return [
+            part
+            for span in open_stretches(made)
+            for parts in self._sight.apart([span])
+            for part in parts
+        ]
 
     async def _from_ledger(
         self, answer: Callable[[LedgerReading], Awaitable[Outcome[F]]]
@@ -316,7 +340,7 @@ class Asking:
                 lambda ledger: ledger.calls(stream, plan, wanted, service=service, only=only)
             )
 
-        return await self._sight.stored_calls(read, groupings)
+        return await self._sight.stored_calls(read, groupings, self._sight.since(plan.stored))
 
     async def _live_usage(self, span: Span, known: Outcome[Inventory]) -> Outcome[UsageByPeriod]:
         parts = [span.clip(period.span) for period in self._asked.periods] or [span]
@@ -345,7 +369,9 @@ class Asking:
             )
         if outcome is None:
             logs = await self._read_logs(span, frozenset({stream}), slotted=False)
-            return service_count(self._sight.calls(logs[stream], ONE_SERVICE[stream], service))
+            since_ns = self._sight.since([span])
+            calls = self._sight.calls(logs[stream], ONE_SERVICE[stream], since_ns, service)
+            return service_count(calls)
         if isinstance(outcome, Unavailable):
             return outcome
         known_as = await self._pseudonyms(outcome.facts.users)

@@ -148,18 +148,25 @@ class NamespaceOwner(msgspec.Struct, frozen=True, kw_only=True):
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """What is deployed now, and whose each namespace is.
 
-    `cut` is set where some services or owners are missing from it.
+    `cut` is set where some services or owners are missing from it. `created_ns` is since when
+    services (`<namespace>/<name>`) have been there without a break, where that is known.
     """
 
     services: tuple[Service, ...]
     owners: tuple[NamespaceOwner, ...] = ()
     # Unset rather than false: it then is not written, and what was sealed before stays equal.
     cut: bool | UnsetType = UNSET
+    # Of what is deployed now; it is not sealed.
+    created_ns: dict[str, int] | UnsetType = UNSET
 
     @property
     def whole(self) -> bool:
         """Whether it has every service and every owner."""
         return self.cut is not True
+
+    def since_ns(self, namespace: str, name: str) -> int | None:
+        """Since when a service has been there; None where that is not known."""
+        return None if self.created_ns is UNSET else self.created_ns.get(f"{namespace}/{name}")
 
 
 class ServiceKey(NamedTuple):

@@ -1,7 +1,7 @@
 """Facts → what there is per owner of services: a breakdown, and a list to filter by. Pure.
 
-Whose a call or an hour is, is told by its service's namespace and name (ownership.py), and
-does not change with the range.
+Whose a call or an hour is, is told by its service's namespace and name (ownership.py); what
+cannot be told has a namespace that is nobody's by then (scoped_facts.py).
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ A namespace that only ever was one user's is that user's whole, deleted services
 any other (the shared one, and those that two users came to share) what belongs to a service
 is its owner's. What cannot be told is nobody's, and it is known whose it might be.
 
-Ownership does not change with the range: a service of one namespace and name that had two
-owners one after the other is neither's.
+Owners are not told apart by time: a service of one namespace and name that had two of them,
+one after the other, is neither's. But of hours that nobody looked at what was deployed in
+(before the ledger began, while the server was down) only what cannot have been another's is
+somebody's: else who deploys a service named like one that is no more would get its callers.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ import msgspec
 
 from oscar_metrics.facts import CLUSTER_ADMIN, Inventory, ServiceKey
 from oscar_metrics.ledger.seals import UNKNOWN_MOST_NS, Owned
-from oscar_metrics.timerange import Span
+from oscar_metrics.timerange import Span, subtract
 
 _NOBODY: frozenset[str] = frozenset()
+_FOR_EVER_NS = 2**63 - 1
 
 
 class Whose(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,10 +52,11 @@ class Ownership:
         *,
         recorded: Collection[ServiceKey] = (),
         known_as: Mapping[str, str] | None = None,
+        now_ns: int = 0,
     ) -> None:
         self._names = known_as or {}
         self.inventory = inventory
-        self._known = () if past is None else past.known
+        self._known = () if past is None else _until_now(past.known, now_ns)
         self._of_namespace: defaultdict[str, set[str]] = defaultdict(set)
         self._of_service: defaultdict[ServiceKey, set[str]] = defaultdict(set)
         for owns in inventory.owners:
@@ -90,12 +94,10 @@ class Ownership:
         """Whether a service is, or was, known as a user's, if perhaps not theirs alone."""
         return user in self._of_service.get(key, ())
 
-    def known_throughout(self, span: Span) -> bool:
-        """Whether inventories were sealed for all of a span, but for the last hours of it."""
-        return any(
-            known.start_ns <= span.start_ns and span.stop_ns <= known.stop_ns + UNKNOWN_MOST_NS
-            for known in self._known
-        )
+    def known_apart(self, span: Span) -> tuple[list[Span], list[Span]]:
+        """What of a span it was looked at in, and the rest of it."""
+        known = [part for one in self._known if (part := one.clip(span)).length_ns]
+        return known, list(subtract(span, known))
 
     def namesakes(self, service: str) -> list[ServiceKey]:
         """Every service of a name that is known to exist or to have existed."""
@@ -113,16 +115,41 @@ class Ownership:
         same = self.namesakes(key.service)
         return same[0] if len(same) == 1 and self.inventory.whole else None
 
-    def whose(self, key: ServiceKey) -> Whose:
-        """Whose the facts of a key are."""
+    def whose(self, key: ServiceKey, unknown_since_ns: int | None = None) -> Whose:
+        """Whose the facts of a key are.
+
+        With `unknown_since_ns` those of hours, from that instant on, that nobody looked at
+        what was deployed in.
+        """
+        whose = self._whose(key)
+        if unknown_since_ns is None or self._outlasts(key, unknown_since_ns):
+            return whose
+        perhaps = (whose.perhaps | {whose.owner}) - {""}
+        return Whose(perhaps=perhaps, unrecorded=bool(key.namespace or key.service))
+
+    def _outlasts(self, key: ServiceKey, since_ns: int) -> bool:
+        """Whether a service, or its owner's namespace, is known to have been there since then."""
+        if not key.namespace:
+            return False
+        created_ns = self.inventory.since_ns(key.namespace, key.service)
+        return self._has_one_owner(key.namespace) or (
+            created_ns is not None and created_ns <= since_ns
+        )
+
+    def _has_one_owner(self, namespace: str) -> bool:
+        by_namespace = self._of_namespace.get(namespace, set())
+        within = self._within.get(namespace, set())
+        one_owner = len(by_namespace) == 1 and within <= by_namespace
+        # Of an inventory that was cut short another's services may be missing.
+        return one_owner and self.inventory.whole and CLUSTER_ADMIN not in by_namespace
+
+    def _whose(self, key: ServiceKey) -> Whose:
         placed = self.placed(key)
         if placed is None:
             return self._of_any(self.namesakes(key.service), or_unrecorded=bool(key.service))
         by_namespace = self._of_namespace.get(placed.namespace, set())
         within = self._within.get(placed.namespace, set())
-        one_owner = len(by_namespace) == 1 and within <= by_namespace
-        # Of an inventory that was cut short another's services may be missing.
-        if one_owner and self.inventory.whole and CLUSTER_ADMIN not in by_namespace:
+        if self._has_one_owner(placed.namespace):
             return Whose(owner=next(iter(by_namespace)))
         if by_service := self._of_service.get(placed, set()):
             if len(by_service) == 1:
@@ -136,9 +163,16 @@ class Ownership:
         return Whose(perhaps=frozenset(by_namespace | within), unrecorded=True)
 
     def _of_any(self, keys: Iterable[ServiceKey], *, or_unrecorded: bool) -> Whose:
-        found = [self.whose(key) for key in keys]
+        found = [self._whose(key) for key in keys]
         perhaps = {name for whose in found for name in (whose.owner, *whose.perhaps)}
         return Whose(
             perhaps=frozenset(perhaps - {""}),
             unrecorded=or_unrecorded if not found else any(whose.unrecorded for whose in found),
         )
+
+
+def _until_now(known: tuple[Span, ...], now_ns: int) -> tuple[Span, ...]:
+    """The same, the last of them without an end where the current inventory goes on with it."""
+    if not known or now_ns > known[-1].stop_ns + UNKNOWN_MOST_NS:
+        return known
+    return (*known[:-1], Span(known[-1].start_ns, _FOR_EVER_NS))

@@ -10,7 +10,6 @@ import msgspec
 from oscar_metrics.auth.caller import Caller
 from oscar_metrics.facts import Inventory, Service, ServiceKey
 from oscar_metrics.ownership import Ownership
-from oscar_metrics.timerange import Span
 
 
 class ScopeMode(StrEnum):
@@ -50,7 +49,7 @@ def open_to(user: str, inventory: Inventory) -> frozenset[ServiceKey]:
 
 
 class Scope:
-    """What of a cluster is seen over a span by a user, or by an administrator of that user's.
+    """What of a cluster is seen by a user, or by an administrator of that user's.
 
     `user` is as the ledger knows them. `others` are services that the user may see the
     numbers of, also where they are somebody else's. `discreet` is for callers who may not
@@ -61,7 +60,6 @@ class Scope:
         self,
         ownership: Ownership,
         user: str,
-        span: Span,
         *,
         others: frozenset[ServiceKey] = frozenset(),
         discreet: bool = True,
@@ -69,27 +67,31 @@ class Scope:
         if not user:
             raise ValueError("a scope is somebody's")
         self.discreet = discreet
-        self._ownership = ownership
+        self.ownership = ownership
         self._user = user
         self._others = others
-        self._throughout = ownership.known_throughout(span)
-        self._known: dict[ServiceKey, Access] = {}
+        self._decided: dict[tuple[ServiceKey, int | None], Access] = {}
 
-    def of(self, key: ServiceKey) -> Access:
-        """What is seen of the facts of a key."""
-        access = self._known.get(key)
+    def of(self, key: ServiceKey, unknown_since_ns: int | None = None) -> Access:
+        """What is seen of the facts of a key.
+
+        With `unknown_since_ns` of those of hours, from that instant on, that nobody looked at
+        what was deployed in.
+        """
+        access = self._decided.get((key, unknown_since_ns))
         if access is None:
-            access = self._known[key] = self._decide(key)
+            access = self._decide(key, unknown_since_ns)
+            self._decided[key, unknown_since_ns] = access
         return access
 
-    def only(self, access: Access) -> Callable[[ServiceKey], bool]:
+    def only(self, access: Access, unknown_since_ns: int | None) -> Callable[[ServiceKey], bool]:
         """Whether a key is seen so."""
-        return lambda key: self.of(key) is access
+        return lambda key: self.of(key, unknown_since_ns) is access
 
     @property
     def whole(self) -> bool:
         """Whether everything that is the user's is known to be."""
-        return self._ownership.inventory.whole
+        return self.ownership.inventory.whole
 
     @property
     def sees_others(self) -> bool:
@@ -102,8 +104,8 @@ class Scope:
         Also one whose numbers are withheld, since two had it one after the other.
         """
         return any(
-            self.of(key) in _SEEN or key in self._others or self._ownership.was_of(key, self._user)
-            for key in self._ownership.namesakes(service)
+            self.of(key) in _SEEN or key in self._others or self.ownership.was_of(key, self._user)
+            for key in self.ownership.namesakes(service)
         )
 
     def inventory(self, inventory: Inventory) -> Inventory:
@@ -114,24 +116,24 @@ class Scope:
 
     def _is_seen(self, service: Service) -> bool:
         key = ServiceKey(service.namespace, service.name)
-        is_theirs = self._ownership.known_as(service.owner) == self._user
+        is_theirs = self.ownership.known_as(service.owner) == self._user
         return is_theirs or key in self._others or self.of(key) in _SEEN
 
-    def _decide(self, key: ServiceKey) -> Access:
-        whose = self._ownership.whose(key)
+    def _decide(self, key: ServiceKey, unknown_since_ns: int | None) -> Access:
+        whose = self.ownership.whose(key, unknown_since_ns)
         if whose.owner == self._user:
             return Access.OWN
         if not self._others.isdisjoint(self._may_be(key)):
             # Of two owners one after the other only one has opened it.
             return Access.VISIBLE if whose.owner else Access.DOUBT
-        if self._user in whose.perhaps or (whose.unrecorded and not self._throughout):
+        if self._user in whose.perhaps or (whose.unrecorded and unknown_since_ns is not None):
             return Access.DOUBT
         return Access.FOREIGN
 
     def _may_be(self, key: ServiceKey) -> list[ServiceKey]:
         """The services that the facts of a key may be of."""
-        placed = self._ownership.placed(key)
-        return self._ownership.namesakes(key.service) if placed is None else [placed]
+        placed = self.ownership.placed(key)
+        return self.ownership.namesakes(key.service) if placed is None else [placed]
 
 
 _SEEN = (Access.OWN, Access.VISIBLE)

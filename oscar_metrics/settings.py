@@ -22,7 +22,14 @@ from oscar_metrics.auth.access_settings import AccessSettings
 from oscar_metrics.auth.oidc_settings import OidcSettings
 from oscar_metrics.errors import SettingsError
 from oscar_metrics.ledger.settings import LedgerSettings
-from oscar_metrics.settings_checks import check_access, check_oidc, check_sendable, check_url
+from oscar_metrics.settings_checks import (
+    check_access,
+    check_oidc,
+    check_readable,
+    check_sendable,
+    check_url,
+    check_username,
+)
 from oscar_metrics.sources.kubernetes import InventorySettings
 from oscar_metrics.sources.kubernetes_client import KubernetesSettings
 from oscar_metrics.sources.log_files import LogFilesSettings
@@ -197,11 +204,13 @@ def load(environ: Mapping[str, str], file: Path | None = None) -> Settings:
         values.setdefault("LOKI_EXPOSED_APP", _TRAEFIK)
     tree: dict[str, Any] = {}
     for name, value in values.items():
+        check_readable(name, value)
         for path in NAMES[name]:
             _put(tree, path, value)
     settings = _convert(tree)
     for name in sorted(SENT & values.keys()):
         check_sendable(name, str(values[name]))
+    check_username(settings.username)
     check_url("LOKI_URL", settings.loki.url, unless="")
     check_url("PROMETHEUS_URL", settings.prometheus.url, unless=OFF)
     check_oidc(settings.oidc)
@@ -275,6 +284,15 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
     tree[leaf] = value
 
 
+def _choices(path: str) -> tuple[Any, ...]:
+    """What the setting at a path, or each item of its list, may be."""
+    kind: Any = msgspec.inspect.type_info(Settings)
+    for name in path.split("."):
+        kind = next(field.type for field in kind.fields if field.name == name)
+    kind = getattr(kind, "item_type", kind)
+    return kind.values if isinstance(kind, msgspec.inspect.LiteralType) else tuple(kind.cls)
+
+
 def _convert(tree: dict[str, Any]) -> Settings:
     try:
         return msgspec.convert(tree, Settings, strict=False)
@@ -283,6 +301,8 @@ def _convert(tree: dict[str, Any]) -> Settings:
         where = match[1].partition("[")[0] if (match := _WHERE.search(text)) else ""
         names = [name for name, paths in NAMES.items() if where in paths]
         expected = _WHERE.sub("", text).removesuffix(" - at ").strip()
+        if "enum value" in text:
+            expected += f": expected {', '.join(map(str, _choices(where)))}"
         for word, plain in _PLAIN.items():
             expected = expected.replace(f"`{word}`", plain)
         raise SettingsError(names[0] if names else where, expected) from None

@@ -18,6 +18,25 @@ _OFF = "off"
 # As browsers send it: lower case, no path; the port where it is not the scheme's own.
 _ORIGIN = re.compile(r"(http|https)://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[1-9]\d{0,4})?")
 _OWN_PORTS = {"http": ":80", "https": ":443"}
+# What one issuer is: two with a blank, `;` or `|` between them are none.
+_ONE_ISSUER = re.compile(
+    r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?(/[a-z0-9._~%/:@+=-]*)?", re.IGNORECASE
+)
+
+
+def check_readable(name: str, value: object) -> None:
+    """Whether texts are such: bytes of the environment that are no UTF-8 cannot be written."""
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and not _is_text(text):
+            raise SettingsError(name, "expected text in UTF-8")
+
+
+def check_username(username: str) -> None:
+    """Whether one can log in with it."""
+    if ":" in username:
+        raise SettingsError(
+            "OSCAR_USERNAME", "expected no colon: Basic authentication ends the name there"
+        )
 
 
 def check_sendable(name: str, text: str) -> None:
@@ -35,8 +54,7 @@ def check_url(name: str, url: str, *, unless: str) -> None:
 def check_oidc(settings: OidcSettings) -> None:
     """Whether there are issuers where there must be, each with a URL that can be one's name."""
     for number, issuer in enumerate(settings.issuers, 1):
-        parts = urlsplit(issuer) if _is_http(issuer) else None
-        if parts is None or "@" in parts.netloc or parts.query or parts.fragment:
+        if not (_is_http(issuer) and _ONE_ISSUER.fullmatch(issuer)):
             raise SettingsError(
                 "OIDC_ISSUERS",
                 f"number {number} is no issuer: expected a URL such as https://host/realms/name,"
@@ -86,6 +104,14 @@ def _is_http(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except (ValueError, httpx.InvalidURL):
         return False
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_network(text: str) -> bool:

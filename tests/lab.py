@@ -33,6 +33,11 @@ _HINTS = """
 Try: oscar-metrics check
      oscar-metrics report summary --start 2026-01-01T00:00:00Z --end 2026-01-31T23:59:59Z
 
+The sample is of January 2026, and Loki has nothing since: check says so, and the server does not
+look back so far by itself. Once the ledger has that month, reports on it take no time:
+
+     oscar-metrics ledger backfill --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z
+
 As jane, who owns services of the sample (carol is an administrator, dave is not let in):
 
   TOKEN=$(curl -s {issuer}/protocol/openid-connect/token -d grant_type=password -d scope=openid \\

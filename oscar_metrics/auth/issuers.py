@@ -103,7 +103,14 @@ class Issuer:
         url, params = _split_query(endpoints.userinfo)
         headers = {"Authorization": f"Bearer {token}"}
         answer = self._upstream.get_json(url, params, _OBJECT, headers=headers)
-        return await self._in_time(answer)
+        try:
+            return await self._in_time(answer)
+        except UpstreamError as exc:
+            if exc.reason is Reason.TIMEOUT:
+                _log.warning(
+                    "issuer cannot be used", issuer=self.url, reason=exc.reason, detail="userinfo"
+                )
+            raise
 
     async def check(self) -> list[Finding]:
         """Whether its discovery document, its keys and its userinfo can be used as they are."""

@@ -40,6 +40,12 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _LONGEST_AWAY_SECONDS = 60
 # An issuer's refusal is believed for less: the user may be put into a group.
 _REFUSAL_SECONDS = 5.0
+_OFF = Finding(
+    source=issuers.SOURCE,
+    level=Level.WARNING,
+    says="OIDC_ISSUERS is set and OIDC_ENABLE is not true: every user's token is answered with 401",
+    change="set OIDC_ENABLE to true to let users in",
+)
 
 # Who it is, what is wrong with the token, or why the issuer could not be asked.
 Answer = Caller | Fault | UpstreamError
@@ -99,9 +105,9 @@ class OidcAuth:
         )
 
     async def check(self) -> list[Finding]:
-        """What of the settings and the issuers keeps users out; nothing where OIDC is off."""
+        """What of the settings and the issuers keeps users out; nothing where OIDC is not meant."""
         if not self._settings.enable:
-            return []
+            return [_OFF] if self._settings.issuers else []
         found = []
         if not self._issuers:
             found.append(_problem("OIDC is on and no issuer is accepted", "set OIDC_ISSUERS"))

@@ -19,7 +19,10 @@ async def refuse_large_body(
     It waits for nothing, but what is not async is run in a thread.
     """
     length = connection.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+    # No more digits than the bound has are made a number of: of thousands, Python makes none.
+    digits = length.lstrip("0") or "0"
+    too_long = len(digits) > len(str(MAX_BODY_BYTES))
+    if too_long or not length.isdecimal() or int(digits) > MAX_BODY_BYTES:
         raise BodyTooLarge(
             "request body is too large",
             detail=f"at most {MAX_BODY_BYTES} bytes are taken, and none are needed",

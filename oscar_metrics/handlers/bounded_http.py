@@ -34,6 +34,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     _in_head = True
     _head_bytes = 0
+    # Of it, what was read whole: much of that may come at once.
+    _parsed_bytes = 0
     _body_bytes = 0
     _headers_seen = 0
     _patience: asyncio.TimerHandle | None = None
@@ -77,13 +79,20 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Count the next request anew."""
         self._in_head, self._head_bytes, self._body_bytes, self._headers_seen = True, 0, 0, 0
+        self._parsed_bytes = 0
         super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Keep the target, or a part of it."""
+        self._count_parsed(url)
+        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; what is raised here the parser turns into a request it cannot read."""
         self._headers_seen += 1
         if self._headers_seen > MAX_HEADERS:
             raise ValueError(f"more than {MAX_HEADERS} headers")
+        self._count_parsed(name, value)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -117,6 +126,11 @@ class BoundedHttp(HttpToolsProtocol):
         """Close at once where all that is left is for the peer to read its answer."""
         if self._answering is None or self._answering.response_complete:
             self.transport.abort()
+
+    def _count_parsed(self, *parts: bytes) -> None:
+        self._parsed_bytes += sum(map(len, parts))
+        if self._parsed_bytes > MAX_HEAD_BYTES:
+            raise ValueError(f"a head of more than {MAX_HEAD_BYTES} bytes")
 
     def _wait_for_head(self) -> None:
         self._patience = self.loop.call_later(self.head_seconds, self.timeout_keep_alive_handler)

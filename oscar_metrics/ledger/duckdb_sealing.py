@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 import msgspec
+from msgspec import UNSET
 
 from oscar_metrics.facts import Inventory
 from oscar_metrics.ledger.duckdb_forgetting import named_in, pseudonymous, pseudonyms
@@ -167,6 +168,7 @@ def _canonical(cursor: duckdb.DuckDBPyConnection, inventory: Inventory) -> Inven
         inventory,
         services=tuple(sorted(inventory.services, key=lambda s: (s.namespace, s.name))),
         owners=tuple(sorted(inventory.owners, key=lambda o: (o.namespace, o.owner))),
+        created_ns=UNSET,
     )
 
 

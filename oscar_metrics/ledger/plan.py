@@ -88,6 +88,12 @@ def stored_instead(asked: Span, sealed: Sealed, spans: tuple[Span, ...]) -> Plan
     )
 
 
+def whole_slots(asked: Span, sealed: Sealed, spans: Iterable[Span]) -> tuple[Span, ...]:
+    """What of spans can be read for itself: they may cut slots that are stored."""
+    wanted = [span.clip(asked) for span in spans]
+    return tuple(merge(_aligned(span, s) for s in sealed.stretches for span in wanted))
+
+
 def first_slot_missing(kind: SealKind, made: Plan) -> str:
     """Which slot keeps a plan from being wholly stored, in words; blank for none."""
     if not made.open:

@@ -30,6 +30,8 @@ T = TypeVar("T")
 ORIGIN = "ledger"
 # Inventories are sealed hour by hour; where none was for so long, things may have changed.
 _INVENTORY_OLD_NS = 3 * HOUR_NS
+# What a live source hands over at the deadline still has users to rename, however late it is.
+_RENAMING_SECONDS = 2.0
 
 
 class LedgerReading:
@@ -149,12 +151,15 @@ class LedgerReading:
         )
 
     async def pseudonyms(self, users: Collection[str]) -> dict[str, str]:
-        """Of these users those that were forgotten, by their pseudonyms."""
-        return await self._in_time(self._store.pseudonyms(users))
+        """Of these users those that were forgotten, by their pseudonyms; past the deadline too."""
+        return await self._in_time(self._store.pseudonyms(users), least_seconds=_RENAMING_SECONDS)
 
-    async def _in_time(self, answer: Awaitable[T]) -> T:
+    async def _in_time(self, answer: Awaitable[T], *, least_seconds: float = 0) -> T:
+        deadline = self._deadline
+        if deadline is not None:
+            deadline = max(deadline, asyncio.get_running_loop().time() + least_seconds)
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(deadline):
                 return await answer
         except TimeoutError:
             raise LedgerError(

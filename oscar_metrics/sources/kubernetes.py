@@ -20,6 +20,7 @@ from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable
 from oscar_metrics.sources.kubernetes_client import KubernetesClient, Listing, Page
 from oscar_metrics.sources.kubernetes_errors import NAME
 from oscar_metrics.sources.kubernetes_fdl import read_fdl
+from oscar_metrics.timerange import parse_instant
 
 T = TypeVar("T")
 
@@ -67,13 +68,18 @@ class KubernetesInventory:
             owners = Listing(items=[], cut=True)
         elif owners.cut:
             doubts.append("the owners of some namespaces are missing: there are too many")
-        found = [service for service, _ in services.items]
+        found = [listed.service for listed in services.items]
         owned, conflicts = self._owned(owners.items, found)
         doubts += conflicts
         inventory = Inventory(
             services=tuple(sorted(found, key=lambda service: (service.namespace, service.name))),
             owners=tuple(sorted(owned, key=lambda owner: owner.namespace)),
             cut=True if services.cut or owners.cut else UNSET,
+            created_ns={
+                f"{listed.service.namespace}/{listed.service.name}": listed.created_ns
+                for listed in services.items
+                if listed.created_ns is not None
+            },
         )
         if doubts:
             return Partial(
@@ -99,11 +105,11 @@ class KubernetesInventory:
         outcome = await self.read(now_ns=now_ns, deadline=None)
         return findings + _inventory_findings(outcome)
 
-    async def _services(self) -> Listing[tuple[Service, bool]]:
-        """Every service, and whether its FDL could be read."""
+    async def _services(self) -> Listing[_Listed]:
+        """Every service, with what its ConfigMap says of it."""
         seen: dict[tuple[str, str], Service | None] = {}
 
-        def keep(item: _ConfigMap) -> tuple[Service, bool]:
+        def keep(item: _ConfigMap) -> _Listed:
             about = item.metadata
             key = (about.uid, about.resourceVersion)
             label = (about.labels or {}).get(_SERVICE_LABEL, "") or about.name
@@ -113,9 +119,11 @@ class KubernetesInventory:
                 text = "" if item.data is None else item.data.fdl
                 service = read_fdl(text, namespace=about.namespace, label=label)
             seen[key] = service
-            if service is None:
-                return Service(namespace=about.namespace, name=label), False
-            return service, True
+            return _Listed(
+                service=service or Service(namespace=about.namespace, name=label),
+                readable=service is not None,
+                created_ns=_instant_ns(about.creationTimestamp),
+            )
 
         listing = await self._client.list_all(
             "/api/v1/configmaps",
@@ -188,12 +196,21 @@ CHANGE = {
 }
 
 
+class _Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A service, whether its FDL could be read, and when its ConfigMap was made."""
+
+    service: Service
+    readable: bool
+    created_ns: int | None
+
+
 class _About(msgspec.Struct, frozen=True):
     name: str
     namespace: str
     uid: str
     resourceVersion: str  # noqa: N815 - the API's own name
     labels: dict[str, str] | None = None
+    creationTimestamp: str = ""  # noqa: N815 - as above
 
 
 class _Data(msgspec.Struct, frozen=True):
@@ -239,9 +256,20 @@ async def _or_error(asking: Awaitable[T]) -> T | UpstreamError:
         return exc
 
 
-def _services_doubts(services: Listing[tuple[Service, bool]]) -> list[str]:
+def _instant_ns(timestamp: str) -> int | None:
+    try:
+        return parse_instant(timestamp)
+    except ValueError:
+        return None
+
+
+def _services_doubts(services: Listing[_Listed]) -> list[str]:
     doubts = []
-    unreadable = [f"{svc.namespace}/{svc.name}" for svc, readable in services.items if not readable]
+    unreadable = [
+        f"{listed.service.namespace}/{listed.service.name}"
+        for listed in services.items
+        if not listed.readable
+    ]
     if unreadable:
         doubts.append(
             "owner and visibility are missing of services whose definition cannot be read: "

@@ -45,7 +45,8 @@ async def why_nothing(api: LokiApi, query: LogQuery, now_ns: int) -> tuple[str, 
     month = Span(now_ns - min(_MONTH_NS, api.known.query_length_ns or _MONTH_NS), now_ns)
     if await api.streams(query, month):
         return (f"no line of any kind in the range from the streams {query.selector}",)
-    notes = [f"Loki has no streams {query.selector}"]
+    days = month.length_ns / DAY_NS
+    notes = [f"Loki has no streams {query.selector} of the last {days:.0f} days"]
     for matcher in query.matchers:
         values = await api.label_values(matcher.name, month)
         if not values:

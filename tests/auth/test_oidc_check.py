@@ -58,6 +58,13 @@ async def test_nobody_can_be_let_in() -> None:
     ]
 
 
+async def test_an_issuer_is_named_and_users_are_not_let_in() -> None:
+    assert await found(OidcSettings()) == []
+    [(level, says)] = await found(OidcSettings(issuers=("https://issuer.example.org",)))
+    assert level is Level.WARNING
+    assert says.startswith("OIDC_ISSUERS is set and OIDC_ENABLE is not true")
+
+
 async def test_an_issuer_that_can_be_used(issuer: MadeIssuer) -> None:
     assert await found(settings(issuer.url)) == [(Level.WARNING, f"{issuer.url} {NOT_HTTPS}")]
 

@@ -58,6 +58,10 @@ NEIGHBOURS = World(
                 NamespaceOwner(namespace=BOBS, owner=BOB),
                 NamespaceOwner(namespace=SHARED, owner=CLUSTER_ADMIN),
             ),
+            # They have been there since before everything that is reported of them.
+            created_ns={
+                f"{SHARED}/{name}": 0 for name in ("alices-shared", "bobs-shared", "grayify")
+            },
         ),
         origin="kubernetes",
         last_updated_ns=NOW_NS,

@@ -85,10 +85,15 @@ CLOSE = "Connection: close"
         (head("X: " + "y" * (MAX_HEAD_BYTES // 2), CLOSE), 200),
         (b"GET /" + b"x" * (MAX_HEAD_BYTES + 1), 400),
         (head("X: " + "y" * MAX_HEAD_BYTES)[:-4], 400),
+        # All of it there at once.
+        (head("X: " + "y" * MAX_HEAD_BYTES, CLOSE), 400),
+        (head(*(f"X: {'y' * (MAX_HEAD_BYTES // 3)}" for _ in range(3)), CLOSE), 400),
+        (head(CLOSE, path=f"/{'x' * MAX_HEAD_BYTES}"), 400),
         # A body that is announced.
         (head(f"Content-Length: {MAX_BODY_BYTES}", CLOSE), 200),
         (head(f"Content-Length: {MAX_BODY_BYTES + 1}"), 413),
         (head(f"Content-Length: {2**63}"), 413),
+        (head(f"Content-Length: {'0' * 5000}1", CLOSE), 200),
         (head(f"Content-Length: {MAX_BODY_BYTES + 1}", path="/healthz"), 413),
         (head("Content-Length: -1"), 400),
         (head("Content-Length: 1", "Content-Length: 2"), 400),

@@ -211,7 +211,13 @@ async def test_who_calls_an_open_service_of_others_is_counted_and_not_shown() ->
     )
     world = msgspec.structs.replace(
         WHOLE,
-        inventory=Ok(facts=Inventory(services=services), origin="kubernetes"),
+        inventory=Ok(
+            facts=Inventory(
+                services=services,
+                created_ns={f"{service.namespace}/{service.name}": 0 for service in services},
+            ),
+            origin="kubernetes",
+        ),
         executions=log(tallies),
         exposed=log({key._replace(kind=Kind.EXPOSED): 1 for key in tallies}),
     )

@@ -67,3 +67,15 @@ async def test_what_comes_after_the_deadline_is_an_error(store: LedgerStore) -> 
     for asked in (late.owned, late.services):
         with pytest.raises(LedgerError, match="deadline"):
             await asked()
+
+
+async def test_who_was_forgotten_is_told_past_the_deadline(store: LedgerStore) -> None:
+    """What a source hands over at the deadline is renamed all the same."""
+    await store.seal(
+        [executions(FIRST, slotted({(SlotPart(FIRST * 4, first=False), key("a")): 3}))],
+        now_ns=NOW_NS,
+    )
+    user = key("a").user
+    pseudonym = await store.forget(user, now_ns=NOW_NS)
+    late = reading(store, deadline=asyncio.get_running_loop().time() - 1)
+    assert await late.pseudonyms([user]) == {user: pseudonym}

@@ -19,23 +19,24 @@ class Expected:
 
     def __init__(self, model: Model, span: Span) -> None:
         self.model = model
-        recent = bool(model.world.past) and self._is_known(span)
         called = [one for one in model.world.called if one.at_ns in span]
         used = [one for one in model.world.used if FIRST_NS + one.slot * SLOT_NS in span]
         self.calls: dict[Seen, list[Called]] = {seen: [] for seen in Seen}
         for one in called:
-            self.calls[model.of(one.service, recent=recent)].append(one)
+            self.calls[model.of(one.service, recent=self.looked_at(one.at_ns))].append(one)
         self.usage: dict[Seen, list[Used]] = {seen: [] for seen in Seen}
         for use in used:
+            recent = self.looked_at(FIRST_NS + use.slot * SLOT_NS)
             self.usage[model.of(use.service, recent=recent)].append(use)
 
-    def _is_known(self, span: Span) -> bool:
-        """Whether inventories were sealed of all of it but the last hours, which need none."""
+    def looked_at(self, at_ns: int) -> bool:
+        """Whether an inventory was sealed of the hour, or the last of them leads up to now."""
         frame = self.model.frame
         first_ns, stop_ns = (
             FIRST_NS + hour * HOUR_NS for hour in (frame.past_from, frame.past_until)
         )
-        return first_ns <= span.start_ns and min(span.stop_ns, NOW_NS) <= stop_ns + 3 * HOUR_NS
+        goes_on = stop_ns + 3 * HOUR_NS >= NOW_NS
+        return bool(self.model.world.past) and first_ns <= at_ns and (goes_on or at_ns < stop_ns)
 
     def seen(self, *kinds: Kind, service: str | None = None) -> list[Called]:
         """The calls of some kinds, of one service name or of all."""
@@ -106,7 +107,7 @@ class Expected:
         for name in sorted(names):
             executions = self.seen(Kind.SYNC, Kind.ASYNC, service=name)
             mine = {one.key.user for one in executions if one in self.calls[Seen.MINE]}
-            all_of_it = self.seen(*Kind, service=name)
+            ours = [one for one in self.calls[Seen.MINE] if one.key.service == name]
             rows.append(
                 {
                     "key": name,
@@ -117,7 +118,7 @@ class Expected:
                     "unique_users_count": len({one.key.user for one in executions} - {""}),
                     "users": sorted(mine - {""}),
                     "countries": self.countries(executions),
-                    "namespaces": sorted({one.key.namespace for one in all_of_it} - {""}),
+                    "namespaces": sorted({one.key.namespace for one in ours} - {""}),
                     "cpu_hours": sum(one.cpu_seconds for one in self.used(name)) / 3600,
                 }
             )

@@ -40,8 +40,11 @@ class Model:
         self.existed = {key for key in known if key.namespace and key.service}
 
     def of(self, key: ServiceKey, *, recent: bool) -> Seen:
-        """How much of a fact of a service; `recent` where inventories reach so far back."""
+        """How much of a fact of a service; `recent` where somebody looked at what was deployed."""
         owner, perhaps, anyones = self.whose(key)
+        if not recent and not self.is_one_users(key.namespace):
+            # Another of that namespace and name, or of that name, may be gone.
+            owner, perhaps, anyones = "", perhaps | {owner} - {""}, any(key)
         if owner == self.me:
             return Seen.MINE
         may_be = {key} if key.namespace else self.same_name(key.service)
@@ -61,10 +64,8 @@ class Model:
             each = [self.whose(one) for one in same]
             perhaps = {one for owner, others, _ in each for one in (owner, *others)} - {""}
             return "", perhaps, any(a for *_, a in each) if same else bool(name)
-        spaces_owners = {one.owner for one in self.annotated if one.namespace == space} - {""}
-        in_it = {one.owner for one in self.deployed if one.namespace == space} - {""}
-        has_one_owner = len(spaces_owners) == 1 and in_it <= spaces_owners and not self.cut
-        if has_one_owner and space != SHARED:
+        spaces_owners, in_it = self.owners_in(space)
+        if self.is_one_users(space):
             return spaces_owners.pop(), set(), False
         definitions = [one for one in self.deployed if (one.namespace, one.name) == key]
         owners = {one.owner for one in definitions} - {""}
@@ -73,6 +74,18 @@ class Model:
         if space == SHARED and not definitions:
             return CLUSTER_ADMIN, set() if name else in_it, bool(name)
         return "", spaces_owners | in_it, True
+
+    def owners_in(self, space: str) -> tuple[set[str], set[str]]:
+        """Whom annotations of a namespace name, and who owns services in it."""
+        annotated = {one.owner for one in self.annotated if one.namespace == space} - {""}
+        in_it = {one.owner for one in self.deployed if one.namespace == space} - {""}
+        return annotated, in_it
+
+    def is_one_users(self, space: str) -> bool:
+        """Whether a namespace only ever was one user's."""
+        annotated, in_it = self.owners_in(space)
+        one = len(annotated) == 1 and in_it <= annotated and not self.cut
+        return bool(space) and space != SHARED and one
 
     def same_name(self, name: str) -> set[ServiceKey]:
         return {key for key in self.existed if key.service == name}
@@ -141,5 +154,7 @@ class Model:
         yield from (one.service for one in self.world.used)
 
     def shown(self, key: Any, seen: Seen) -> Any:
-        hidden = seen is Seen.OPEN and key.user
-        return key._replace(user=HiddenUser(key.user)) if hidden else key
+        """What may be shown of a call: of others' neither the user nor the namespace."""
+        if seen is not Seen.OPEN:
+            return key
+        return key._replace(user=HiddenUser(key.user) if key.user else "", namespace="")

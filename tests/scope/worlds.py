@@ -127,6 +127,7 @@ def frame_of(dice: random.Random, *, visible: bool, whole: bool = False) -> Fram
     if states["kubernetes"] == "missing" and dice.random() < 0.8:
         states["kubernetes"] = "partial"  # else every answer is the same 503
     past_from = dice.choice((-22, -22, 0, 1))
+    pseudonym_key = "" if whole else dice.choice(("", "", "0123456789abcdef"))
     return Frame(
         sealed=sealed,
         past_from=past_from,
@@ -134,10 +135,11 @@ def frame_of(dice: random.Random, *, visible: bool, whole: bool = False) -> Fram
         states=states,
         visible=visible,
         has_gpu=dice.random() < 0.7,
-        forgets="" if whole else dice.choice(("", "", "", ME, "olga", "ann")),
+        # The ledger's own pseudonyms are chance, and those made of them would be.
+        forgets="" if whole or pseudonym_key else dice.choice(("", "", "", ME, "olga", "ann")),
         twice=not whole and dice.random() < 0.3,
         privacy=Privacy(
-            pseudonym_key="" if whole else dice.choice(("", "", "0123456789abcdef")),
+            pseudonym_key=pseudonym_key,
             country_users_least=0 if whole else dice.choice((0, 0, 2)),
         ),
     )

@@ -62,7 +62,9 @@ async def test_streams_that_do_not_exist_are_compared_with_those_that_do(loki: L
     )
     assert isinstance(outcome, Unavailable)
     first, namespaces, apps = outcome.notes
-    assert first == 'Loki has no streams {namespace="nowhere", app="ingress-nginx"}'
+    assert first == (
+        'Loki has no streams {namespace="nowhere", app="ingress-nginx"} of the last 30 days'
+    )
     assert namespaces.startswith("namespace is not nowhere anywhere, but ")
     assert "traefik" in namespaces
     assert apps.startswith("app is not ingress-nginx anywhere, but oscar, traefik")

@@ -83,7 +83,8 @@ def test_statuses(status: int, reason: Reason, *, retryable: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("0", 0.0), ("86400", 86400.0), ("soon", None), ("-1", None), ("", None)]
+    ("header", "seconds"),
+    [("0", 0.0), ("86400", 86400.0), ("soon", None), ("-1", None), ("", None)],
 )
 def test_how_long_the_api_asks_to_wait(header: str, seconds: float | None) -> None:
     assert StatusError(429, b"", {"Retry-After": header}).retry_after_seconds == seconds

@@ -12,7 +12,7 @@ from oscar_metrics.facts import (
 )
 from oscar_metrics.ledger.seals import Owned, Owns
 from oscar_metrics.ownership import Ownership, Whose
-from oscar_metrics.timerange import HOUR_NS, Span
+from oscar_metrics.timerange import HOUR_NS, Span, merge
 
 SHARED = "oscar-svc"
 ALICE, BOB, CAROL = "alice", "bob", "carol"
@@ -239,8 +239,8 @@ def test_the_only_service_of_a_name_may_be_known_from_its_calls_alone() -> None:
         (past(known=(Span(HOUR_NS, 9 * HOUR_NS),)), (1, 2), True),
         (past(known=(Span(HOUR_NS, 9 * HOUR_NS),)), (0, 2), False),
         # The last hours are known by the current inventory.
-        (past(known=(Span(HOUR_NS, 9 * HOUR_NS),)), (2, 12), True),
-        (past(known=(Span(HOUR_NS, 9 * HOUR_NS),)), (2, 13), False),
+        (past(known=(Span(HOUR_NS, 9 * HOUR_NS),)), (2, 13), True),
+        (past(known=(Span(HOUR_NS, 8 * HOUR_NS),)), (2, 9), False),
         # Nobody looked in between.
         (past(known=(Span(0, HOUR_NS), Span(9 * HOUR_NS, 20 * HOUR_NS))), (0, 20), False),
         (past(known=(Span(0, HOUR_NS), Span(9 * HOUR_NS, 20 * HOUR_NS))), (10, 20), True),
@@ -250,7 +250,10 @@ def test_what_was_deployed_is_known_where_inventories_were_sealed(
     before: Owned | None, span: tuple[int, int], expected: bool
 ) -> None:
     hours = Span(span[0] * HOUR_NS, span[1] * HOUR_NS)
-    assert Ownership(NOTHING, before).known_throughout(hours) is expected
+    ownership = Ownership(NOTHING, before, now_ns=12 * HOUR_NS)
+    known, unknown = ownership.known_apart(hours)
+    assert (not unknown) is expected
+    assert merge([*known, *unknown]) == [hours]
 
 
 def test_who_was_forgotten_owns_by_pseudonym_what_the_ledger_and_the_cluster_know() -> None:

@@ -18,8 +18,8 @@ from oscar_metrics.timerange import HOUR_NS, Span
 SHARED = "oscar-svc"
 ALICE, BOB, CAROL, DAVE = "alice", "bob", "carol", "dave"
 SINCE_NS = 100 * HOUR_NS
-KNOWN = Span(SINCE_NS, SINCE_NS + HOUR_NS)
-OLDER = Span(SINCE_NS - 1, SINCE_NS + HOUR_NS)
+# Nobody looked at what was deployed then.
+OLDER_NS = SINCE_NS - HOUR_NS
 OWN, SEEN, DOUBT, FOREIGN = Access.OWN, Access.VISIBLE, Access.DOUBT, Access.FOREIGN
 
 
@@ -45,6 +45,7 @@ INVENTORY = Inventory(
         deployed(SHARED, "odd", ""),
         deployed("ns-x", "mine", ALICE),
         deployed("ns-x", "theirs", BOB),
+        deployed(SHARED, "steady", ALICE),
     ),
     owners=(
         NamespaceOwner(namespace="ns-a", owner=ALICE),
@@ -52,6 +53,7 @@ INVENTORY = Inventory(
         NamespaceOwner(namespace="ns-x", owner=BOB),
         NamespaceOwner(namespace=SHARED, owner=CLUSTER_ADMIN),
     ),
+    created_ns={f"{SHARED}/steady": OLDER_NS, f"{SHARED}/tool": OLDER_NS + 1},
 )
 PAST = Owned(
     owners=frozenset(
@@ -62,9 +64,9 @@ PAST = Owned(
 OWNERSHIP = Ownership(INVENTORY, PAST, recorded=[ServiceKey("ns-c", "gone")])
 
 
-def scope(user: str, span: Span = KNOWN, *, visible: bool = False) -> Scope:
+def scope(user: str, *, visible: bool = False) -> Scope:
     others = open_to(user, INVENTORY) if visible else frozenset[ServiceKey]()
-    return Scope(OWNERSHIP, user, span, others=others)
+    return Scope(OWNERSHIP, user, others=others)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +116,14 @@ def test_what_is_seen_of_a_service(
         ("ns-x", "deleted", DOUBT, DOUBT),
         # What somebody is known to have owned, or may have, is not anyone's.
         ("ns-a", "deleted", OWN, FOREIGN),
-        (SHARED, "tool", OWN, FOREIGN),
         ("ns-c", "anything", FOREIGN, FOREIGN),
-        (SHARED, "once", DOUBT, FOREIGN),
-        ("", "cowsay", DOUBT, FOREIGN),
+        # One that was there all the time cannot have been another's.
+        (SHARED, "steady", OWN, FOREIGN),
+        # Else one of that name may have been there before it, and be gone.
+        (SHARED, "tool", DOUBT, DOUBT),
+        (SHARED, "once", DOUBT, DOUBT),
+        ("", "cowsay", DOUBT, DOUBT),
+        ("", "steady", DOUBT, DOUBT),
         ("", "", FOREIGN, FOREIGN),
     ],
 )
@@ -125,7 +131,7 @@ def test_before_the_first_inventory_what_is_unknown_may_be_anyones(
     namespace: str, name: str, alice: Access, dave: Access
 ) -> None:
     key = ServiceKey(namespace, name)
-    assert [scope(user, OLDER).of(key) for user in (ALICE, DAVE)] == [alice, dave]
+    assert [scope(user).of(key, OLDER_NS) for user in (ALICE, DAVE)] == [alice, dave]
 
 
 @pytest.mark.parametrize(
@@ -185,11 +191,10 @@ def test_what_others_opened_is_seen_where_that_is_the_rule(
 def test_a_service_is_known_of_where_any_of_its_name_is_seen(
     service: str, owned_by: set[str], with_open: set[str]
 ) -> None:
-    for span in (KNOWN, OLDER):
-        users = (ALICE, BOB, CAROL, DAVE)
-        assert {user for user in users if scope(user, span).has_service(service)} == owned_by
-        seen = {u for u in users if scope(u, span, visible=True).has_service(service)}
-        assert seen == with_open
+    users = (ALICE, BOB, CAROL, DAVE)
+    assert {user for user in users if scope(user).has_service(service)} == owned_by
+    seen = {u for u in users if scope(u, visible=True).has_service(service)}
+    assert seen == with_open
 
 
 def test_an_inventory_is_cut_to_the_scope_and_names_no_owners() -> None:
@@ -209,7 +214,7 @@ def test_an_inventory_is_cut_to_the_scope_and_names_no_owners() -> None:
 
 
 def test_owners_that_an_administrator_narrows_a_report_to_are_users_and_the_administrator() -> None:
-    admins = Scope(OWNERSHIP, CLUSTER_ADMIN, KNOWN, discreet=False)
+    admins = Scope(OWNERSHIP, CLUSTER_ADMIN, discreet=False)
     assert admins.of(ServiceKey(SHARED, "admins")) is OWN
     assert admins.of(ServiceKey(SHARED, "never")) is OWN
     assert admins.of(ServiceKey(SHARED, "")) is OWN
@@ -220,7 +225,7 @@ def test_owners_that_an_administrator_narrows_a_report_to_are_users_and_the_admi
 
 def test_a_scope_is_somebodys() -> None:
     with pytest.raises(ValueError, match="somebody"):
-        Scope(OWNERSHIP, "", KNOWN)
+        Scope(OWNERSHIP, "")
 
 
 def test_viewers_that_see_different_things_are_different_keys() -> None:

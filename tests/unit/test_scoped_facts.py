@@ -57,7 +57,7 @@ def scope(*, visible: bool = False, discreet: bool = True, cut: bool = False) ->
     )
     ownership = Ownership(inventory, Owned(owners=frozenset(), known=(SPAN,)))
     others = frozenset({OPENED}) if visible else frozenset[ServiceKey]()
-    return Scope(ownership, "alice", SPAN, others=others, discreet=discreet)
+    return Scope(ownership, "alice", others=others, discreet=discreet)
 
 
 def call(service: ServiceKey, user: str, kind: Kind = Kind.SYNC) -> CallKey:
@@ -120,9 +120,9 @@ async def test_calls_are_those_of_the_scope_live_and_stored(
     part = SlotPart(1, first=False)
     slotted = Ok(facts={part: log(*keys)}, origin="loki")
     for outcome in (
-        sight.calls(said(*keys), GROUPINGS),
-        sight.calls(slotted, GROUPINGS),
-        await sight.stored_calls(read, GROUPINGS),
+        sight.calls(said(*keys), GROUPINGS, None),
+        sight.calls(slotted, GROUPINGS, None),
+        await sight.stored_calls(read, GROUPINGS, None),
     ):
         assert dict(sums(outcome).groups["service", "user"]) == users
         assert sums(outcome).groups[("kind",)].total() == sum(users.values())
@@ -132,26 +132,26 @@ async def test_calls_are_those_of_the_scope_live_and_stored(
 
 async def test_without_a_scope_everything_is_as_it_is_said() -> None:
     sight = Sight(None, ())
-    everything = sight.calls(said(*ALL), GROUPINGS)
+    everything = sight.calls(said(*ALL), GROUPINGS, None)
     assert sums(everything) == of_tallies(Counter(ALL), GROUPINGS)
     assert everything.notes == ("ns-b/closed is odd",)
     usage = Ok(facts={0: Usage(cpu_seconds={CLOSED: 1.0}, gpu_seconds=None)}, origin="prometheus")
-    assert sight.usage(usage) is usage
+    assert sight.usage(usage, None) is usage
     assert sight.told(usage) is usage
 
     async def read(wanted: Collection[Grouping], only: Only | None) -> Outcome[CallSums]:
         assert only is None
         return Ok(facts=of_tallies(Counter(ALL), wanted), origin="ledger")
 
-    assert sums(await sight.stored_calls(read, GROUPINGS)) == sums(everything)
+    assert sums(await sight.stored_calls(read, GROUPINGS, None)) == sums(everything)
 
 
 def test_one_service_name_is_all_that_counts_where_one_is_asked_about() -> None:
     sight = Sight(scope(visible=True), ())
-    opened = sight.calls(said(*ALL), GROUPINGS, "opened")
+    opened = sight.calls(said(*ALL), GROUPINGS, None, "opened")
     assert dict(sums(opened).groups["service", "user"]) == HIDDEN
     assert opened.notes == ()
-    old = sight.calls(said(*ALL), GROUPINGS, "old")
+    old = sight.calls(said(*ALL), GROUPINGS, None, "old")
     assert not any(sums(old).groups.values())
     assert old.notes == (WITHHELD,)
 
@@ -161,7 +161,7 @@ def test_periods_are_kept_apart() -> None:
     slotted = {early: log(*ALL), late: log(ALL[0], ALL[5])}
     groupings = [("period", "service")]
     bounds_ns = (0, 2 * SLOT_NS, 4 * SLOT_NS)
-    outcome = Sight(scope(), bounds_ns).calls(Ok(facts=slotted, origin="loki"), groupings)
+    outcome = Sight(scope(), bounds_ns).calls(Ok(facts=slotted, origin="loki"), groupings, None)
     mine = {early: log(*ALL[:2]), late: log(ALL[0])}
     assert sums(outcome) == of_slots(mine, groupings, bounds_ns)
 
@@ -193,7 +193,7 @@ def test_usage_is_that_of_the_scope(
     withheld: bool,
 ) -> None:
     outcome = Ok(facts={4: Usage(cpu_seconds=cpu, gpu_seconds=gpu)}, origin="prometheus")
-    told = Sight(scope(), ()).usage(outcome, service)
+    told = Sight(scope(), ()).usage(outcome, None, service)
     assert not isinstance(told, Unavailable)
     assert told.facts == {4: Usage(cpu_seconds=seen[0], gpu_seconds=seen[1])}
     assert told.notes == ((WITHHELD,) if withheld else ())
@@ -201,13 +201,17 @@ def test_usage_is_that_of_the_scope(
 
 def test_the_administrator_hears_what_sources_say_of_a_scope_and_users_do_not() -> None:
     doubtful = Partial(facts=log(*ALL), origin="loki", notes=("ns-b/closed is odd",))
-    administrators = Sight(scope(discreet=False), ()).calls(doubtful, GROUPINGS)
+    administrators = Sight(scope(discreet=False), ()).calls(doubtful, GROUPINGS, None)
     assert administrators.notes == (WITHHELD, "ns-b/closed is odd")
-    assert Sight(scope(), ()).calls(doubtful, GROUPINGS).notes == (WITHHELD, IN_DOUBT)
+    assert Sight(scope(), ()).calls(doubtful, GROUPINGS, None).notes == (WITHHELD, IN_DOUBT)
     missing = Unavailable(origin="loki", notes=("ns-b/closed is odd",))
     for discreet in (True, False):
         sight = Sight(scope(discreet=discreet), ())
-        for outcome in (sight.calls(missing, GROUPINGS), sight.usage(missing), sight.told(missing)):
+        for outcome in (
+            sight.calls(missing, GROUPINGS, None),
+            sight.usage(missing, None),
+            sight.told(missing),
+        ):
             assert isinstance(outcome, Unavailable)
             assert ("ns-b" in str(outcome.notes)) is not discreet
 
@@ -219,7 +223,7 @@ async def test_what_the_ledger_cannot_say_of_a_part_it_says_of_nothing() -> None
             return Unavailable(origin="ledger", notes=("it broke",))
         return Ok(facts=of_tallies(Counter(), wanted), origin="ledger")
 
-    outcome = await Sight(scope(), ()).stored_calls(read, GROUPINGS)
+    outcome = await Sight(scope(), ()).stored_calls(read, GROUPINGS, None)
     assert isinstance(outcome, Unavailable)
 
 

@@ -33,7 +33,7 @@ from oscar_metrics.privacy import Privacy
 from oscar_metrics.reports import Calls
 from oscar_metrics.scope import Access, Scope, open_to
 from oscar_metrics.scoped_facts import Sight
-from oscar_metrics.timerange import DAY_NS, Span
+from oscar_metrics.timerange import Span
 from oscar_metrics.wire import SourceName
 from tests.unit.reporting import (
     ASKED,
@@ -244,10 +244,10 @@ def test_reports_of_a_scope_reconcile(
     looks_around: bool,
 ) -> None:
     others = open_to(ME, inventory) if looks_around else frozenset()
-    scope = Scope(Ownership(inventory, past), ME, Span(0, DAY_NS), others=others)
+    scope = Scope(Ownership(inventory, past), ME, others=others)
     sight = Sight(scope, ())
     used = sight.usage(
-        Ok(facts={0: Usage(cpu_seconds=seconds, gpu_seconds=None)}, origin="prometheus")
+        Ok(facts={0: Usage(cpu_seconds=seconds, gpu_seconds=None)}, origin="prometheus"), None
     )
     usage: Ok[Usage] = Ok(facts=_facts(used)[0], origin="prometheus")
     said = _seen(sight, executed, reached)
@@ -298,13 +298,15 @@ def test_reports_of_a_scope_reconcile(
         assert row.unique_users_count == len(callers)
         # A service value is the row's own figure.
         asked = groupings.ONE_SERVICE[LogStream.EXECUTIONS]
-        count = figures.service_count(sight.calls(_log(executed), asked, row.key))
+        count = figures.service_count(sight.calls(_log(executed), asked, None, row.key))
         assert _facts(count).users == {key.user for key in of_scope if key.service == row.key}
 
 
 def _seen(sight: Sight, executed: dict[CallKey, int], reached: dict[CallKey, int]) -> Calls:
     exposed = {key._replace(kind=Kind.EXPOSED): count for key, count in reached.items()}
-    return calls(sight.calls(_log(executed), EVERYTHING), sight.calls(_log(exposed), EVERYTHING))
+    return calls(
+        sight.calls(_log(executed), EVERYTHING, None), sight.calls(_log(exposed), EVERYTHING, None)
+    )
 
 
 def _log(tallies: dict[CallKey, int]) -> Ok[CallLog]:
