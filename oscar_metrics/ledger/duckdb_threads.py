@@ -101,10 +101,10 @@ class Threads:
 
     async def _run(self, threads: ThreadPoolExecutor, begin: str, work: Work[T]) -> T:
         thread: list[int] = []
-        cancelled = threading.Event()
+        cancelled, stopping = threading.Event(), threading.Lock()
         if self._closed:
             raise LedgerError(_CLOSED)
-        job = threads.submit(self._transact, thread, cancelled, begin, work)
+        job = threads.submit(self._transact, thread, cancelled, stopping, begin, work)
         waiting = asyncio.wrap_future(job)
         # Looked at in any case: nobody waits for an error once the caller was cancelled.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -113,13 +113,19 @@ class Threads:
         except asyncio.CancelledError:
             cancelled.set()
             while not job.cancel() and not job.done():
-                if thread and (cursor := self._cursors.get(thread[0])):
-                    cursor.interrupt()
+                with stopping:
+                    if thread and (cursor := self._cursors.get(thread[0])):
+                        cursor.interrupt()
                 await asyncio.wait([waiting], timeout=_INTERRUPT_SECONDS)
             raise
 
     def _transact(
-        self, thread: list[int], cancelled: threading.Event, begin: str, work: Work[T]
+        self,
+        thread: list[int],
+        cancelled: threading.Event,
+        stopping: threading.Lock,
+        begin: str,
+        work: Work[T],
     ) -> T:
         _current.cancelled = cancelled
         with in_our_words():
@@ -134,6 +140,10 @@ class Threads:
             except BaseException as error:
                 if isinstance(error, duckdb.FatalException):
                     self._broken = True
+                # From here on an interrupt would hit the end of the transaction, and with it
+                # whatever this thread does next.
+                with stopping:
+                    thread.clear()
                 # Where the engine has ended the transaction itself there is none to roll back.
                 with contextlib.suppress(duckdb.Error):
                     cursor.execute("ROLLBACK")
@@ -141,6 +151,8 @@ class Threads:
             else:
                 return result
             finally:
+                with stopping:
+                    thread.clear()
                 with self._idle:
                     self._running -= 1
                     self._idle.notify_all()

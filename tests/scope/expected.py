@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from oscar_metrics.facts import CountryFrom, Kind, Result
-from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
-from tests.scope.model import Model, Seen
-from tests.scope.worlds import FIRST_NS, NOW_NS, Called, Used
-
-_MINE = (Seen.MINE, Seen.OPEN)
+from oscar_metrics.timerange import Span
+from tests.scope.model import MINE, Model, Seen
+from tests.scope.worlds import Called, Used
 
 
 class Expected:
@@ -20,29 +18,19 @@ class Expected:
     def __init__(self, model: Model, span: Span) -> None:
         self.model = model
         called = [one for one in model.world.called if one.at_ns in span]
-        used = [one for one in model.world.used if FIRST_NS + one.slot * SLOT_NS in span]
+        used = [one for one in model.world.used if one.at_ns in span]
         self.calls: dict[Seen, list[Called]] = {seen: [] for seen in Seen}
         for one in called:
-            self.calls[model.of(one.service, recent=self.looked_at(one.at_ns))].append(one)
+            self.calls[model.seen(one)].append(one)
         self.usage: dict[Seen, list[Used]] = {seen: [] for seen in Seen}
         for use in used:
-            recent = self.looked_at(FIRST_NS + use.slot * SLOT_NS)
-            self.usage[model.of(use.service, recent=recent)].append(use)
-
-    def looked_at(self, at_ns: int) -> bool:
-        """Whether an inventory was sealed of the hour, or the last of them leads up to now."""
-        frame = self.model.frame
-        first_ns, stop_ns = (
-            FIRST_NS + hour * HOUR_NS for hour in (frame.past_from, frame.past_until)
-        )
-        goes_on = stop_ns + 3 * HOUR_NS >= NOW_NS
-        return bool(self.model.world.past) and first_ns <= at_ns and (goes_on or at_ns < stop_ns)
+            self.usage[model.seen(use)].append(use)
 
     def seen(self, *kinds: Kind, service: str | None = None) -> list[Called]:
         """The calls of some kinds, of one service name or of all."""
         return [
             one
-            for seen in _MINE
+            for seen in MINE
             for one in self.calls[seen]
             if one.key.kind in kinds and service in (None, one.key.service)
         ]
@@ -50,7 +38,7 @@ class Expected:
     def used(self, service: str | None = None) -> list[Used]:
         return [
             one
-            for seen in _MINE
+            for seen in MINE
             for one in self.usage[seen]
             if service in (None, one.service.service)
         ]
@@ -127,7 +115,7 @@ class Expected:
     def users(self) -> dict[str, int]:
         """Executions by user; those of hidden users are nobody's."""
         counts: Counter[str] = Counter()
-        for seen in _MINE:
+        for seen in MINE:
             for one in self.calls[seen]:
                 if one.key.kind is not Kind.EXPOSED:
                     counts[one.key.user if seen is Seen.MINE else ""] += one.count

@@ -11,7 +11,8 @@ from enum import Enum
 from typing import Any
 
 from oscar_metrics.facts import CLUSTER_ADMIN, HiddenUser, Service, ServiceKey
-from tests.scope.worlds import ME, SHARED, Frame, World
+from oscar_metrics.timerange import HOUR_NS
+from tests.scope.worlds import FIRST_NS, ME, NOW_NS, SHARED, Called, Frame, Used, World
 
 
 class Seen(Enum):
@@ -19,6 +20,9 @@ class Seen(Enum):
     OPEN = "open"  # somebody else's, who lets me see its numbers
     WITHHELD = "withheld"  # perhaps mine
     NOT = "not"
+
+
+MINE = (Seen.MINE, Seen.OPEN)
 
 
 class Model:
@@ -38,6 +42,18 @@ class Model:
         recorded += [one.service for one in world.used if one.slot // 4 in sealed]
         known = {ServiceKey(one.namespace, one.name) for one in self.deployed} | set(recorded)
         self.existed = {key for key in known if key.namespace and key.service}
+
+    def seen(self, one: Called | Used) -> Seen:
+        """How much of a fact, which is of a service and a time."""
+        return self.of(one.service, recent=self.looked_at(one.at_ns))
+
+    def looked_at(self, at_ns: int) -> bool:
+        """Whether an inventory was sealed of the hour, or the last of them leads up to now."""
+        first_ns, stop_ns = (
+            FIRST_NS + hour * HOUR_NS for hour in (self.frame.past_from, self.frame.past_until)
+        )
+        goes_on = stop_ns + 3 * HOUR_NS >= NOW_NS
+        return bool(self.world.past) and first_ns <= at_ns and (goes_on or at_ns < stop_ns)
 
     def of(self, key: ServiceKey, *, recent: bool) -> Seen:
         """How much of a fact of a service; `recent` where somebody looked at what was deployed."""
@@ -101,7 +117,7 @@ class Model:
     def knows(self, name: str) -> bool:
         """Whether a service of this name is, or was, one that I may know of."""
         return any(
-            self.of(key, recent=True) in (Seen.MINE, Seen.OPEN)
+            self.of(key, recent=True) in MINE
             or self.is_open(key)
             or any((d.namespace, d.name, d.owner) == (*key, self.me) for d in self.deployed)
             for key in self.same_name(name)
@@ -110,12 +126,13 @@ class Model:
     def counts(self, one: Service) -> bool:
         """Whether a deployed service is one of those in my scope."""
         key = ServiceKey(one.namespace, one.name)
-        seen = self.of(key, recent=True) in (Seen.MINE, Seen.OPEN)
+        seen = self.of(key, recent=True) in MINE
         return one.owner == self.me or self.is_open(key) or seen
 
     def view(self) -> Any:
         """Everything an answer to me may depend on; equal views must have equal answers."""
-        ages = (False, True)
+        called = [(self.seen(one), one) for one in self.world.called]
+        used = [(self.seen(one), one) for one in self.world.used]
         return (
             self.cut,
             [
@@ -125,26 +142,16 @@ class Model:
             sorted({n for _, n in self.everything() if self.knows(n)}),
             [
                 (seen.value, one.slot, one.first, one.late, self.shown(one.key, seen), one.count)
-                for one in self.world.called
-                if (seen := self.of(one.service, recent=True)) in (Seen.MINE, Seen.OPEN)
+                for seen, one in called
+                if seen in MINE
             ],
-            [
-                one
-                for one in self.world.used
-                if self.of(one.service, recent=True) in (Seen.MINE, Seen.OPEN)
-            ],
+            [one for seen, one in used if seen in MINE],
             {
-                (recent, one.stream, one.slot, one.first, one.late, one.key.service)
-                for recent in ages
-                for one in self.world.called
-                if self.of(one.service, recent=recent) is Seen.WITHHELD
+                (one.stream, one.slot, one.first, one.late, one.key.service)
+                for seen, one in called
+                if seen is Seen.WITHHELD
             },
-            {
-                (recent, one.slot, one.service.service)
-                for recent in ages
-                for one in self.world.used
-                if self.of(one.service, recent=recent) is Seen.WITHHELD
-            },
+            {(one.slot, one.service.service) for seen, one in used if seen is Seen.WITHHELD},
         )
 
     def everything(self) -> Iterable[ServiceKey]:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from oscar_metrics.facts import CLUSTER_ADMIN, Inventory, NamespaceOwner
 from oscar_metrics.privacy import NOT_PEOPLE
-from tests.scope.model import Model, Seen
+from tests.scope.model import MINE, Model, Seen
 from tests.scope.worlds import (
     MARK,
     ME,
@@ -28,8 +28,6 @@ from tests.scope.worlds import (
     service_of,
     used_of,
 )
-
-_MINE = (Seen.MINE, Seen.OPEN)
 
 
 def another(world: World, frame: Frame, dice: random.Random, changes: int) -> World:
@@ -56,15 +54,12 @@ class _Marking:
         self._world = world
         self._salt = salt
         self._model = model = Model(world, frame)
-        seen = [one for one in world.called if self._seen(one) in _MINE]
-        self._users = {one.key.user for one in seen if self._seen(one) is Seen.MINE}
-        self._spaces = {SHARED, "", *(one.key.namespace for one in seen)}
-        self._names = {"", *(one.key.service for one in seen)}
-        self._names |= {
-            used.service.service
-            for used in world.used
-            if model.of(used.service, recent=True) in _MINE
-        }
+        seen = [(model.seen(one), one) for one in world.called]
+        mine = [one for how, one in seen if how is Seen.MINE]
+        self._users = {one.key.user for one in mine}
+        self._spaces = {SHARED, "", *(one.key.namespace for one in mine)}
+        self._names = {"", *(one.key.service for how, one in seen if how in MINE)}
+        self._names |= {one.service.service for one in world.used if model.seen(one) in MINE}
         self._names |= {name for name in NAMES if model.knows(name)}
 
     def world(self) -> World:
@@ -85,19 +80,16 @@ class _Marking:
             namespace=lambda space: space if space in self._spaces else self._mark(space),
         )
 
-    def _seen(self, one: Called) -> Seen:
-        return self._model.of(one.service, recent=True)
-
     def _mark(self, text: str) -> str:
         return f"{MARK}{self._salt}-{text}"
 
     def _call(self, one: Called) -> Called:
-        seen = self._seen(one)
+        seen = self._model.seen(one)
         user, country = one.key.user, one.key.country
         hidden = seen is Seen.OPEN and user not in self._users and user not in NOT_PEOPLE
-        if user and (hidden or seen not in _MINE):
+        if user and (hidden or seen not in MINE):
             user = self._mark(user)
-        if country and seen not in _MINE:
+        if country and seen not in MINE:
             country = self._mark(country)
         return replace(one, key=one.key._replace(user=user, country=country))
 

@@ -150,7 +150,7 @@ class TellingUsage:
         cpu: Counter[ServiceKey] = Counter()
         gpu: Counter[ServiceKey] = Counter()
         for one in self._world.used:
-            if FIRST_NS + one.slot * SLOT_NS in span:
+            if one.at_ns in span:
                 cpu[one.service] += one.cpu_seconds
                 gpu[one.service] += one.gpu_seconds
         methods = {UsageMethod.CPU_INCREASE}

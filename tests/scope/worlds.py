@@ -74,6 +74,10 @@ class Used(msgspec.Struct, frozen=True, order=True):
     cpu_seconds: int
     gpu_seconds: int
 
+    @property
+    def at_ns(self) -> int:
+        return FIRST_NS + self.slot * SLOT_NS
+
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
     """The facts: `past` are the inventories in the ledger, one after the other."""
