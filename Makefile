@@ -36,8 +36,8 @@ bench: $(VENV)/.test servers ## every figure, side by side; some twenty minutes
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-header
 lock: $(VENV)/.test ## re-lock the dependencies after a change of pyproject.toml
-	$(LOCK) --extra build pyproject.toml -o requirements.lock
-	$(LOCK) --extra build --extra test -c requirements.lock pyproject.toml -o requirements-test.lock
+	$(LOCK) --extra build --extra redis pyproject.toml -o requirements.lock
+	$(LOCK) --extra build --extra redis --extra test -c requirements.lock pyproject.toml -o requirements-test.lock
 
 clean: ## remove what was installed here
 	rm -rf $(VENV)
