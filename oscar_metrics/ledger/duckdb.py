@@ -30,7 +30,7 @@ from oscar_metrics.ledger.seals import (
     SealHead,
     SealKind,
 )
-from oscar_metrics.ledger.store import ExportForm, Progress
+from oscar_metrics.ledger.store import Changes, ExportForm, Progress, Version
 from oscar_metrics.sums import CallSums, Grouping
 from oscar_metrics.timerange import Span
 
@@ -40,6 +40,7 @@ class DuckLedger:
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
+        self._forgettings = 0
         # Rows on their way into the file. One thread writes, so one name is enough.
         self._rows_file = threads.path.with_name(f"{threads.path.name}.rows")
 
@@ -51,6 +52,15 @@ class DuckLedger:
         the file, LedgerError when it cannot be opened.
         """
         return cls(Threads.open(path, create=create, memory_mb=memory_mb, threads=threads))
+
+    @property
+    def changes(self) -> Changes:
+        """How often there was a change."""
+        return Changes(written=self._threads.changes, forgotten=self._forgettings)
+
+    async def version(self) -> Version:
+        """Which state is stored."""
+        return await self._threads.read(duckdb_seals.version)
 
     async def seal(self, candidates: Sequence[Candidate], *, now_ns: int) -> list[Judged]:
         """Judge candidates, and write what has seen more."""
@@ -167,6 +177,13 @@ class DuckLedger:
 
     async def forget(self, user: str, *, now_ns: int) -> str | None:  # noqa: ARG002 - as above
         """Replace a user by a pseudonym."""
+        self._forgettings += 1
+        try:
+            return await self._forget(user)
+        finally:
+            self._forgettings += 1
+
+    async def _forget(self, user: str) -> str | None:
         pseudonym = await self._threads.write(lambda cursor: duckdb_forgetting.forget(cursor, user))
         if pseudonym is not None:
             await self._threads.alone(duckdb_forgetting.scrub)

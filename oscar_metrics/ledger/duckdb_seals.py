@@ -3,6 +3,7 @@
 # ruff: noqa: S608 - all that is put into SQL is named, or numbered, here
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -13,10 +14,23 @@ from oscar_metrics.errors import LedgerChanged
 from oscar_metrics.facts import Inventory
 from oscar_metrics.ledger.duckdb_schema import SEAL_KIND_CODES
 from oscar_metrics.ledger.seals import Restated, Sealed, SealHead, SealKind, Stretch
+from oscar_metrics.ledger.store import Version
 from oscar_metrics.outcome import Gap, Measure
 from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
 
 _KINDS = {code: kind for kind, code in SEAL_KIND_CODES.items()}
+
+
+def version(cursor: duckdb.DuckDBPyConnection) -> Version:
+    """Which state it is: every write makes, merges or looks at seals, or forgets somebody."""
+    row = cursor.execute(
+        """
+        SELECT (SELECT first(salt) FROM ledger), (SELECT count(*) FROM forgotten),
+               count(*), max(id), sum(looks) FROM seals
+        """
+    ).fetchone()
+    salt, forgotten, *seals = row or ("",)
+    return Version(people=_digest(salt, forgotten), facts=_digest(salt, *seals))
 
 
 def heads(cursor: duckdb.DuckDBPyConnection, kind: SealKind, span: Span) -> list[SealHead]:
@@ -258,3 +272,7 @@ def _stretch(row: tuple[Any, ...]) -> Stretch:
         lines_seen=lines_seen,
         lines_understood=lines_understood,
     )
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

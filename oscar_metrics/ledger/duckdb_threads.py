@@ -47,6 +47,8 @@ class Threads:
         self._cursors: dict[int, Cursor] = {}
         self._idle = threading.Condition()
         self._running = 0
+        # Grows with every change there may have been.
+        self.changes = 0
         self._broken = False
         self._closed = False
 
@@ -84,7 +86,12 @@ class Threads:
 
     async def write(self, work: Work[T]) -> T:
         """Run work that changes the file; when cancelled, what it changed is undone."""
-        return await self._run(self._writer, "BEGIN", work)
+        # Before and after: what is read meanwhile may be of either state.
+        self.changes += 1
+        try:
+            return await self._run(self._writer, "BEGIN", work)
+        finally:
+            self.changes += 1
 
     async def read(self, work: Work[T]) -> T:
         """Run work that changes nothing but temporary tables; when cancelled, it is interrupted."""

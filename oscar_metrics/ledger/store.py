@@ -52,6 +52,26 @@ class NumberedCalls(msgspec.Struct, frozen=True, kw_only=True):
     lines_seen: int
 
 
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """How often, since the file was opened, something may have been written, or a user forgotten.
+
+    What was read while both numbers stayed the same is of one state of the ledger.
+    """
+
+    written: int
+    forgotten: int
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """Which state of which ledger it is, in digests that tell nothing else.
+
+    `people` changes when a user is forgotten, `facts` when something else that reports show does.
+    """
+
+    people: str
+    facts: str
+
+
 class Import(Protocol):
     """Candidates being put together from files in any order; nothing is sealed before `seal`."""
 
@@ -70,6 +90,13 @@ class Import(Protocol):
 
 class LedgerStore(Protocol):
     """Sealed hours: written once, read at any grain, kept as long as the settings say."""
+
+    @property
+    def changes(self) -> Changes:
+        """How often it has changed."""
+
+    async def version(self) -> Version:
+        """Which state it is in; the same when it is opened again."""
 
     async def seal(self, candidates: Sequence[Candidate], *, now_ns: int) -> list[Judged]:
         """Judge each candidate against what is sealed, and write what has seen more; all or none.
