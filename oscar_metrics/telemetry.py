@@ -72,6 +72,51 @@ class Telemetry:
             ("upstream", "decision"),
             registry=self.registry,
         )
+        self.answers = Counter(
+            "oscar_metrics_answers_total",
+            "Reports answered, by where they came from: made, shared (made for others who asked"
+            " the same), or kept: fresh, stale (made anew meanwhile), old (as nothing else could"
+            " be made).",
+            ("came",),
+            registry=self.registry,
+        )
+        self.reports_made = Gauge(
+            "oscar_metrics_reports_in_progress",
+            "Reports being made, by how long their ranges are.",
+            ("lane",),
+            registry=self.registry,
+        )
+        self.reports_waiting = Gauge(
+            "oscar_metrics_reports_waiting",
+            "Reports waiting for their turn.",
+            ("lane",),
+            registry=self.registry,
+        )
+        self.reports_refused = Counter(
+            "oscar_metrics_reports_refused_total",
+            "Reports refused because too many were asked for at once, and how that was found.",
+            ("lane", "reason"),
+            registry=self.registry,
+        )
+        self.cache_bytes = Gauge(
+            "oscar_metrics_cache_bytes",
+            "Memory that kept answers take.",
+            registry=self.registry,
+        )
+        self.cache_answers = Gauge(
+            "oscar_metrics_cache_answers", "Answers that are kept.", registry=self.registry
+        )
+        self.cache_evicted = Counter(
+            "oscar_metrics_cache_evicted_total",
+            "Answers dropped from memory to make room for others.",
+            registry=self.registry,
+        )
+        self.shared_cache = Counter(
+            "oscar_metrics_shared_cache_total",
+            "What became of answers read from Redis (get), kept there (put) or removed (clear).",
+            ("operation", "result"),
+            registry=self.registry,
+        )
         self.source_outcomes = Counter(
             "oscar_metrics_source_outcomes_total",
             "What sources said when asked for a report: ok, partial or missing.",
