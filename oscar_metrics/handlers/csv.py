@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from msgspec import UNSET, UnsetType
 
+from oscar_metrics.handlers.pieces import gathered
 from oscar_metrics.wire import (
     Breakdown,
     CountryBreakdown,
@@ -55,11 +56,16 @@ _USAGE_COLUMNS = ("cpu_hours", "gpu_hours")
 # What a spreadsheet would run as a formula.
 _FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 _NEEDS_QUOTES = re.compile(r'[,"\r\n]')
+# Whatever either is about: most cells have none of it, and one look is enough.
+_MAY_BE_SPECIAL = re.compile(r'^[=+\-@\t]|[,"\r\n]')
 # The sources numbers come from: while one of them is not whole, so is no file.
 _NUMBER_SOURCES = frozenset(
     {SourceName.USAGE, SourceName.REQUEST_LOGS, SourceName.EXPOSED_REQUEST_LOGS}
 )
 _MAX_NOTE_CHARACTERS = 240
+
+# Rows that are written at a time.
+_STEP_ROWS = 100
 
 # The rows of a series that are about the whole range.
 TOTAL = "total"
@@ -68,21 +74,20 @@ Cell = str | int | float | UnsetType | None
 Row = tuple[Cell, ...]
 
 
-def breakdown_csv(report: Breakdown, *, raw: bool = False) -> str:
+def csv_pieces(report: Breakdown, *, raw: bool = False) -> Generator[bytes, None, None]:
     """The rows under a header line, LF line ends, quotes only where they are needed.
 
+    In pieces of some 64 KiB, each made when it is asked for: that takes some milliseconds.
     A number that is not known is an empty cell. Text that a spreadsheet would take for a
     formula is prefixed with `'`, unless `raw`. Usage columns are there when usage was asked.
     A series has a first column `period`, and the rows of the whole range come last.
     """
-    header, row = _layout(report)
-    if report.periods is UNSET:
-        lines = [header, *map(row, report.items)]
-    else:
-        lines = [("period", *header)]
-        for stretch in (*report.periods, report):
-            lines += [(period_cell(stretch), *row(item)) for item in stretch.items]
-    return "".join(",".join(cell(value, raw=raw) for value in line) + "\n" for line in lines)
+    return gathered(_lines(report, raw=raw))
+
+
+def breakdown_csv(report: Breakdown, *, raw: bool = False) -> str:
+    """The same whole, for a terminal or a file."""
+    return b"".join(csv_pieces(report, raw=raw)).decode()
 
 
 def period_cell(stretch: Breakdown | Summary | Period) -> str:
@@ -112,7 +117,26 @@ def completeness_header(sources: Iterable[SourceStatus]) -> str:
     )
 
 
-def _layout(report: Breakdown) -> tuple[Row, Callable[[Any], Row]]:
+def _lines(report: Breakdown, *, raw: bool) -> Iterator[bytes]:
+    header, row = _layout(report)
+    if report.periods is UNSET:
+        yield f"{','.join(header)}\n".encode()
+        stretches = [("", report.items)]
+    else:
+        yield f"period,{','.join(header)}\n".encode()
+        stretches = [
+            (f"{period_cell(stretch)},", stretch.items) for stretch in (*report.periods, report)
+        ]
+    for period, items in stretches:
+        for first in range(0, len(items), _STEP_ROWS):
+            lines = [
+                f"{period}{','.join([cell(value, raw=raw) for value in row(item)])}\n"
+                for item in items[first : first + _STEP_ROWS]
+            ]
+            yield "".join(lines).encode()
+
+
+def _layout(report: Breakdown) -> tuple[tuple[str, ...], Callable[[Any], Row]]:
     """The header line, and how an item becomes a row."""
     usage = any(source.name is SourceName.USAGE for source in report.sources)
     hours = _USAGE_COLUMNS if usage else ()
@@ -171,21 +195,20 @@ def _country_row(item: CountryItem) -> Row:
 
 
 def _countries(countries: Iterable[CountryCount]) -> str:
-    return "|".join(f"{entry.country}:{entry.request_count}" for entry in countries)
+    return "|".join([f"{entry.country}:{entry.request_count}" for entry in countries])
 
 
 def cell(value: Cell, *, raw: bool = False) -> str:
     """One cell as it stands in the file."""
-    if value is None or value is UNSET:
-        return ""
-    text = str(value)
     if not isinstance(value, str):
-        return text
-    if not raw and text.startswith(_FORMULA_START):
-        text = "'" + text
-    if _NEEDS_QUOTES.search(text):
-        return '"' + text.replace('"', '""') + '"'
-    return text
+        return "" if value is None or value is UNSET else str(value)
+    if not _MAY_BE_SPECIAL.search(value):
+        return value
+    if not raw and value.startswith(_FORMULA_START):
+        value = "'" + value
+    if _NEEDS_QUOTES.search(value):
+        return '"' + value.replace('"', '""') + '"'
+    return value
 
 
 def _safe(text: str) -> str:
