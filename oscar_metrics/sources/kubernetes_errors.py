@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 
 import aiohttp
@@ -11,6 +12,7 @@ from kubernetes.aio.client import ApiException
 from kubernetes.aio.config import ConfigException
 
 from oscar_metrics.errors import Reason, UpstreamError
+from oscar_metrics.sources.answer_dates import retry_after_seconds
 
 NAME = "kubernetes"
 
@@ -38,7 +40,7 @@ class StatusError(UpstreamError):
             NAME,
             _reason_of(status),
             shorten(f"{status} {text.decode('utf-8', 'replace')}"),
-            retry_after_seconds=_retry_after_seconds(headers.get("Retry-After", "")),
+            retry_after_seconds=retry_after_seconds(headers, time.time()),
         )
         self.status = status
 
@@ -78,11 +80,6 @@ def _reason_of(status: int) -> Reason:
     if status >= 500:
         return Reason.SERVER_ERROR  # 500 too: so the API says that it cannot reach a kubelet
     return Reason.REFUSED if status >= 400 else Reason.BAD_ANSWER
-
-
-def _retry_after_seconds(value: str) -> float | None:
-    """Seconds of a Retry-After header, of which the API writes the number form."""
-    return float(value) if value.isdecimal() else None
 
 
 def shorten(text: str) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
-import math
 import re
 import ssl
 import time
@@ -25,6 +23,7 @@ from msgspec import Meta
 
 from oscar_metrics.errors import Reason, SettingsError, UpstreamError
 from oscar_metrics.resilience.gate import Gate, Protection
+from oscar_metrics.sources.answer_dates import http_date, retry_after_seconds
 from oscar_metrics.sources.upstream_credentials import (
     Credentials,
     CredentialSettings,
@@ -229,7 +228,7 @@ class Upstream:
     ) -> AsyncIterator[httpx.Response]:
         with map_httpx_errors(self.name):
             async with client.stream("GET", path, params=params, headers=headers) as response:
-                if (date := _http_date(response.headers.get("date", ""))) is not None:
+                if (date := http_date(response.headers.get("date", ""))) is not None:
                     self.clock_difference_seconds = date - time.time()
                 if response.status_code != httpx.codes.OK:
                     text = await self._error_text(response)
@@ -242,16 +241,23 @@ class Upstream:
     async def _body(self, response: httpx.Response) -> bytes:
         if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
             raise UpstreamError(self.name, Reason.BAD_ANSWER, _shorten(f"encoded: {encoding}"))
+        announced = response.headers.get("content-length", "")[:20]
+        # What says itself that it is too large is not begun with.
+        if announced.isdecimal() and int(announced) > self._limits.body_bytes:
+            raise self._too_large()
         chunks: list[bytes] = []
         size = 0
         async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > self._limits.body_bytes:
-                raise UpstreamError(
-                    self.name, Reason.TOO_LARGE, f"more than {self._limits.body_bytes} bytes"
-                )
+                raise self._too_large()
             chunks.append(chunk)
         return b"".join(chunks)
+
+    def _too_large(self) -> UpstreamError:
+        return UpstreamError(
+            self.name, Reason.TOO_LARGE, f"more than {self._limits.body_bytes} bytes"
+        )
 
     async def _error_text(self, response: httpx.Response) -> str:
         # Only the beginning is read: an error body may be as large as it likes.
@@ -288,12 +294,15 @@ _STATUS_REASONS = {
 def status_error(
     name: str, status: int, text: str, headers: Mapping[str, str], reason: Reason | None = None
 ) -> UpstreamError:
-    """The error a status other than 200 stands for; `text` is kept short, for the log."""
+    """The error a status other than 200 stands for; `text` is kept short, for the log.
+
+    Names of `headers` may be in any case.
+    """
     return UpstreamError(
         name,
         reason or _STATUS_REASONS.get(status) or _reason_of_others(status),
         _shorten(f"{status} {text}"),
-        retry_after_seconds=_retry_after_seconds(headers.get("retry-after", "")),
+        retry_after_seconds=retry_after_seconds(headers, time.time()),
     )
 
 
@@ -332,27 +341,6 @@ def version_of(told: object) -> str:
 
 
 _VERSION = re.compile(r"[a-z]{0,8}-?\d+(\.\d+)*([-+][\w.+-]{1,30})?")
-
-
-def _retry_after_seconds(value: str) -> float | None:
-    """Seconds of a Retry-After header, as a number or an HTTP date."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        if (date := _http_date(value)) is None:
-            return None
-        seconds = date - time.time()
-    if not math.isfinite(seconds):
-        return None
-    return max(seconds, 0.0)
-
-
-def _http_date(value: str) -> float | None:
-    """Seconds since the epoch of an HTTP date, or None."""
-    try:
-        return email.utils.parsedate_to_datetime(value).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def _is_tls(exc: BaseException | None) -> bool:
