@@ -17,7 +17,12 @@ from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
 from oscar_metrics.facts import CLUSTER_ADMIN, Inventory, NamespaceOwner, Service
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable
-from oscar_metrics.sources.kubernetes_client import KubernetesClient, Listing, Page
+from oscar_metrics.sources.kubernetes_client import (
+    KubernetesClient,
+    Listing,
+    Page,
+    not_asked_for,
+)
 from oscar_metrics.sources.kubernetes_errors import NAME
 from oscar_metrics.sources.kubernetes_fdl import read_fdl
 from oscar_metrics.timerange import parse_instant
@@ -27,7 +32,7 @@ T = TypeVar("T")
 APPLY_RBAC = "apply deploy/rbac.yaml and run with the service account it makes"
 
 _SERVICE_LABEL = "oscar_service"
-_OWNED_NAMESPACES = "app.kubernetes.io/managed-by=oscar"
+_MANAGED_BY, _OSCAR = "app.kubernetes.io/managed-by", "oscar"
 # Of what is the matter with many, so many are named.
 _NAMED = 10
 _CLOCK_SECONDS = 5.0
@@ -112,7 +117,10 @@ class KubernetesInventory:
         def keep(item: _ConfigMap) -> _Listed:
             about = item.metadata
             key = (about.uid, about.resourceVersion)
-            label = (about.labels or {}).get(_SERVICE_LABEL, "") or about.name
+            labels = about.labels or {}
+            if _SERVICE_LABEL not in labels:
+                raise not_asked_for("a ConfigMap of no service")
+            label = labels[_SERVICE_LABEL] or about.name
             if key in self._read:
                 service = self._read[key]
             else:
@@ -120,6 +128,7 @@ class KubernetesInventory:
                 service = read_fdl(text, namespace=about.namespace, label=label)
             seen[key] = service
             return _Listed(
+                key=key,
                 service=service or Service(namespace=about.namespace, name=label),
                 readable=service is not None,
                 created_ns=_instant_ns(about.creationTimestamp),
@@ -130,22 +139,28 @@ class KubernetesInventory:
             {"labelSelector": _SERVICE_LABEL},
             _CONFIG_MAPS,
             keep,
+            kind="ConfigMapList",
             most=self._settings.most_services,
         )
+        if len({listed.key for listed in listing.items}) < len(listing.items):
+            raise not_asked_for("a ConfigMap twice")
         self._read = seen
         return listing
 
     async def _owners(self) -> Listing[NamespaceOwner]:
         def keep(item: _Namespace) -> NamespaceOwner:
+            if (item.metadata.labels or {}).get(_MANAGED_BY) != _OSCAR:
+                raise not_asked_for("a namespace that is not OSCAR's")
             annotations = item.metadata.annotations
             owner = annotations.owner if annotations else ""
             return NamespaceOwner(namespace=item.metadata.name, owner=owner)
 
         return await self._client.list_all(
             "/api/v1/namespaces",
-            {"labelSelector": _OWNED_NAMESPACES},
+            {"labelSelector": f"{_MANAGED_BY}={_OSCAR}"},
             _NAMESPACES,
             keep,
+            kind="NamespaceList",
             most=self._settings.most_services,
         )
 
@@ -197,8 +212,9 @@ CHANGE = {
 
 
 class _Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """A service, whether its FDL could be read, and when its ConfigMap was made."""
+    """A service, its ConfigMap's uid and version, whether its FDL could be read, and its age."""
 
+    key: tuple[str, str]
     service: Service
     readable: bool
     created_ns: int | None
@@ -233,6 +249,7 @@ class _Annotations(msgspec.Struct, frozen=True):
 
 class _NamespaceAbout(msgspec.Struct, frozen=True):
     name: str
+    labels: dict[str, str] | None = None
     annotations: _Annotations | None = None
 
 

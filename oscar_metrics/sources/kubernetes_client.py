@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Annotated, Any, Generic, TypeVar
@@ -23,6 +22,7 @@ from msgspec import Meta
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.resilience.gate import Gate, Protection
+from oscar_metrics.sources.answer_dates import http_date
 from oscar_metrics.sources.kubernetes_config import load_credentials, open_api
 from oscar_metrics.sources.kubernetes_errors import (
     NAME,
@@ -45,6 +45,8 @@ _CONNECT_SECONDS = 5.0
 _PAGE_ITEMS = 50
 # How often a list starts again after its continue token has expired.
 _LIST_ATTEMPTS = 3
+# Pages of one list that have nothing on them and say that more follow.
+_EMPTY_PAGES = 100
 
 
 class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +68,7 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 class Page(msgspec.Struct, Generic[Item], frozen=True):
     """One page of a list. Fields of the API that are not named here are passed over."""
 
+    kind: str
     items: list[Item] | None
     metadata: PageMetadata
 
@@ -115,7 +118,7 @@ class KubernetesClient:
         self, path: str, params: Mapping[str, str], decoder: msgspec.json.Decoder[T]
     ) -> T:
         """The decoded answer to a GET."""
-        return await self._ask("GET", path, params, decoder)
+        return await self._ask("GET", path, params, lambda answer: _decode(answer, decoder))
 
     async def may(self, verb: str, resource: str, *, namespace: str = "") -> bool:
         """Whether our credentials allow `verb` on a core resource (`pods`, `pods/log`).
@@ -130,7 +133,10 @@ class KubernetesClient:
             "spec": {"resourceAttributes": attributes},
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        return (await self._ask("POST", path, {}, _REVIEW, body=body)).status.allowed
+        review = await self._ask(
+            "POST", path, {}, lambda answer: _decode(answer, _REVIEW), body=body
+        )
+        return review.status.allowed
 
     async def list_all(
         self,
@@ -139,15 +145,25 @@ class KubernetesClient:
         decoder: msgspec.json.Decoder[Page[Item]],
         keep: Callable[[Item], Kept],
         *,
+        kind: str,
         most: int,
     ) -> Listing[Kept]:
         """What `keep` makes of each item of a list, read page by page; at most `most` of them.
 
-        A list whose continue token has expired starts again, a few times.
+        Lists of another `kind` (`PodList`) are refused; `keep` raises `not_asked_for` for an item
+        that does not fit the question. One whose continue token has expired starts again, a few
+        times.
         """
+
+        def understood(body: bytes) -> tuple[list[Kept], str]:
+            page = _decode(body, decoder)
+            if page.kind != kind:
+                raise not_asked_for(f"no {kind}")
+            return [keep(item) for item in page.items or ()], page.metadata.token
+
         for _ in range(_LIST_ATTEMPTS):
             with contextlib.suppress(_Expired):
-                return await self._list_once(path, params, decoder, keep, most)
+                return await self._list_once(path, params, understood, most)
         raise UpstreamError(NAME, Reason.SERVER_ERROR, "the list expired again and again")
 
     @contextlib.asynccontextmanager
@@ -170,16 +186,16 @@ class KubernetesClient:
         self,
         path: str,
         params: Mapping[str, str],
-        decoder: msgspec.json.Decoder[Page[Item]],
-        keep: Callable[[Item], Kept],
+        understood: Callable[[bytes], tuple[list[Kept], str]],
         most: int,
     ) -> Listing[Kept]:
         kept: list[Kept] = []
-        limit, token = _PAGE_ITEMS, ""
+        limit, token, empty = _PAGE_ITEMS, "", 0
+        tokens: set[str] = set()
         while True:
             asked = {**params, "limit": str(limit)} | ({"continue": token} if token else {})
             try:
-                page = await self._ask("GET", path, asked, decoder)
+                items, token_after = await self._ask("GET", path, asked, understood)
             except UpstreamError as exc:
                 if exc.reason is Reason.TOO_LARGE and limit > 1:
                     limit = (limit + 3) // 4
@@ -187,23 +203,27 @@ class KubernetesClient:
                 if token and isinstance(exc, StatusError) and exc.status in (400, 410):
                     raise _Expired from exc
                 raise
-            kept += [keep(item) for item in page.items or ()]
-            token = page.metadata.token
+            kept += items
+            token = token_after
+            empty += not items
             if len(kept) > most or (token and len(kept) == most):
                 return Listing(items=kept[:most], cut=True)
             if not token:
                 return Listing(items=kept, cut=False)
+            if token in tokens or empty > _EMPTY_PAGES:
+                raise not_asked_for("a list without an end")
+            tokens.add(token)
 
     async def _ask(
         self,
         method: str,
         path: str,
         params: Mapping[str, str],
-        decoder: msgspec.json.Decoder[T],
+        understood: Callable[[bytes], T],
         *,
         body: dict[str, Any] | None = None,
     ) -> T:
-        """The decoded answer, counted once with what became of it in the end."""
+        """What `understood` makes of the answer, counted once with what became of it in the end."""
 
         async def once() -> bytes:
             with map_kubernetes_errors():
@@ -215,7 +235,7 @@ class KubernetesClient:
                     response.close()
 
         with self._counted():
-            return _decode(await self._gate.ask(once), decoder)
+            return understood(await self._gate.ask(once))
 
     async def _send(
         self,
@@ -238,7 +258,7 @@ class KubernetesClient:
                 response = await self._send_as_now(
                     api, method, path, params, body, streamed=streamed
                 )
-            if (date := _http_date(response.headers.get("Date", ""))) is not None:
+            if (date := http_date(response.headers.get("Date", ""))) is not None:
                 self.clock_difference_seconds = date - time.time()
             if not 200 <= response.status < 300:
                 try:
@@ -250,6 +270,9 @@ class KubernetesClient:
                 secrets = secrets_in(response.request_info.headers)
                 refusal.detail = without_secrets(refusal.detail, secrets)
                 raise refusal
+            if (trouble := _trouble(response, streamed=streamed)) is not None:
+                response.close()
+                raise not_asked_for(trouble)
             return response
 
     async def _send_as_now(
@@ -266,7 +289,10 @@ class KubernetesClient:
             method,
             path,
             query_params=dict(params),
-            header_params={"Accept": "*/*" if streamed else "application/json"},
+            header_params={
+                "Accept": "*/*" if streamed else "application/json",
+                "Accept-Encoding": "identity",
+            },
             body=body,
             auth_settings=["BearerToken"],
         )
@@ -336,17 +362,28 @@ class _Expired(Exception):
     """A list's continue token is no longer good."""
 
 
+def not_asked_for(detail: str) -> UpstreamError:
+    """An answer that does not fit the question; `detail` is for the log."""
+    return UpstreamError(NAME, Reason.BAD_ANSWER, detail)
+
+
+def _trouble(response: aiohttp.ClientResponse, *, streamed: bool) -> str | None:
+    """What in an answer's headers tells that it is of no use."""
+    headers = response.headers
+    if (encoding := headers.get("Content-Encoding", "identity")) != "identity":
+        return shorten(f"encoded: {encoding}")
+    if not streamed:
+        return None  # what is cut short, or a page, is no JSON
+    if response.content_type == "text/html":
+        return "a page where a log was asked for"
+    if "Content-Length" not in headers and "Transfer-Encoding" not in headers:
+        return "a log that does not tell where it ends"
+    return None
+
+
 def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         # The message names a field and types, never a value.
         raise UpstreamError(NAME, Reason.BAD_ANSWER, shorten(str(exc))) from None
-
-
-def _http_date(value: str) -> float | None:
-    """Seconds since the epoch of an HTTP date, or None."""
-    try:
-        return email.utils.parsedate_to_datetime(value).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None

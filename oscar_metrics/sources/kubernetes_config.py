@@ -50,6 +50,7 @@ async def open_api(kubeconfig: str, *, connections: int) -> ApiClient:
         client_session_kwargs={
             "trust_env": False,  # only a proxy that the kubeconfig names is used
             "cookie_jar": aiohttp.DummyCookieJar(),
+            "auto_decompress": False,  # what a piece unpacks to would have to be bounded too
             "middlewares": (_refuse_redirects,),
         },
     )

@@ -12,9 +12,12 @@ from oscar_metrics.timerange import SECOND_NS, Span, parse_instant
 # Standard output and error are written side by side: times may stand this far out of order.
 _DISORDER_NS = 60 * SECOND_NS
 _STAMP_CHARACTERS = 30
-# Copies of a line are looked for at least this far back, in time or in lines.
+# Copies of a line are looked for at least this far back, in time, in lines or in characters.
 _COPY_NS = 5 * SECOND_NS
 _RECENT_LINES = 20_000
+_RECENT_CHARACTERS = 8 * 2**20
+# So many lines in a row after the span, and none of it follows.
+_LINES_PAST = 10
 
 
 class KubeletLines:
@@ -41,16 +44,25 @@ class KubeletLines:
         self._recent: set[str] = set()
         self._less_recent: set[str] = set()
         self._recent_since_ns = 0
+        self._recent_characters = 0
+        self._lines_past = 0
+        # Whether a line came later than the order of times allows for.
+        self._disordered = False
 
     @property
     def past_span(self) -> bool:
-        """Whether nothing of the span can follow any more."""
-        return self.newest_ns is not None and self.newest_ns >= self._span.stop_ns + _DISORDER_NS
+        """Whether nothing of the span can follow any more.
+
+        One line far ahead of its time says nothing of those behind it.
+        """
+        return self._lines_past >= _LINES_PAST and not self._disordered
 
     @property
     def reached_ns(self) -> int:
-        """Every line before this has come; 0 before the first."""
-        return 0 if self.newest_ns is None else self.newest_ns - _DISORDER_NS
+        """Every line before this has come; 0 before the first, and where there is no order."""
+        if self.newest_ns is None or self._disordered:
+            return 0
+        return self.newest_ns - _DISORDER_NS
 
     def feed(self, piece: bytes) -> list[tuple[int, str]]:
         """The lines of the span that this piece completes: their instants, and the rest."""
@@ -74,6 +86,7 @@ class KubeletLines:
     def _lines(self, block: bytes) -> list[tuple[int, str]]:
         found = []
         start_ns, stop_ns = self._span.start_ns, self._span.stop_ns
+        past_ns = stop_ns + _DISORDER_NS
         for line in self._without_copies(block.decode("utf-8", "replace").split("\n")):
             stamp, _, text = line.partition(" ")
             at_ns = self._instant(stamp)
@@ -81,19 +94,24 @@ class KubeletLines:
                 self.odd += self.began
             elif start_ns <= at_ns < stop_ns:
                 found.append((at_ns, text))
+                self._lines_past = 0
+            else:
+                self._lines_past = self._lines_past + 1 if at_ns >= past_ns else 0
             self.began = True
         return found
 
     def _without_copies(self, lines: list[str]) -> list[str]:
         now_ns = self.newest_ns or 0
-        if len(self._recent) > _RECENT_LINES or now_ns > self._recent_since_ns + _COPY_NS:
+        many = len(self._recent) > _RECENT_LINES or self._recent_characters > _RECENT_CHARACTERS
+        if many or now_ns > self._recent_since_ns + _COPY_NS:
             self._less_recent, self._recent = self._recent, set()
-            self._recent_since_ns = now_ns
+            self._recent_since_ns, self._recent_characters = now_ns, 0
         fresh = dict.fromkeys(lines)
         for known in (self._recent, self._less_recent):
             if not known.isdisjoint(fresh):
                 fresh = {line: None for line in fresh if line not in known}
         self._recent.update(fresh)
+        self._recent_characters += sum(map(len, fresh))
         return list(fresh)
 
     def _instant(self, stamp: str) -> int | None:
@@ -110,4 +128,6 @@ class KubeletLines:
             self.first_ns = at_ns
         if self.newest_ns is None or at_ns > self.newest_ns:
             self.newest_ns = at_ns
+        elif at_ns < self.newest_ns - _DISORDER_NS:
+            self._disordered = True
         return at_ns

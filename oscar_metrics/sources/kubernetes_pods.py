@@ -194,6 +194,8 @@ class _PodStatus(msgspec.Struct, frozen=True):
 class _PodAbout(msgspec.Struct, frozen=True):
     name: str
     uid: str
+    namespace: str = ""
+    labels: dict[str, str] | None = None
 
 
 class Pod(msgspec.Struct, frozen=True):

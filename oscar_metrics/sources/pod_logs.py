@@ -21,7 +21,7 @@ from oscar_metrics.findings import Finding, Level
 from oscar_metrics.outcome import GapReason, Outcome, Unavailable, not_understood, settle
 from oscar_metrics.sources.countries import Countries
 from oscar_metrics.sources.kubernetes import APPLY_RBAC, CHANGE
-from oscar_metrics.sources.kubernetes_client import KubernetesClient, Page
+from oscar_metrics.sources.kubernetes_client import KubernetesClient, Page, not_asked_for
 from oscar_metrics.sources.kubernetes_log_lines import KubeletLines
 from oscar_metrics.sources.kubernetes_pods import (
     Container,
@@ -178,12 +178,13 @@ class _PodSource:
         self, client: KubernetesClient, settings: PodLogsSettings, stream: LogStream
     ) -> None:
         if stream is LogStream.EXECUTIONS:
-            self._namespace, self._selector = settings.namespace, "app=oscar"
+            self._namespace, self._label = settings.namespace, ("app", "oscar")
             self.change = "set OSCAR_NAMESPACE to the namespace of OSCAR's manager"
         else:
             self._namespace = settings.exposed_namespace
-            self._selector = f"app.kubernetes.io/name={settings.exposed_app}"
+            self._label = ("app.kubernetes.io/name", settings.exposed_app)
             self.change = "set LOKI_EXPOSED_NAMESPACE and LOKI_EXPOSED_APP to the gateway's"
+        self._selector = "=".join(self._label)
         self.where = f"pods {self._selector} in namespace {self._namespace}"
         self._client = client
         self._most_pods = settings.most_pods
@@ -191,18 +192,29 @@ class _PodSource:
 
     async def containers(self) -> list[Container]:
         """The containers of all pods; raises _NothingToRead where there are none."""
+        name, value = self._label
+
+        def keep(pod: Pod) -> tuple[str, list[Container]]:
+            about = pod.metadata
+            if about.namespace != self._namespace or (about.labels or {}).get(name) != value:
+                raise not_asked_for("a pod of another namespace or label")
+            return about.uid, containers_of(pod)
+
         pods = await self._client.list_all(
             self._pods_path,
             {"labelSelector": self._selector},
             _PODS,
-            containers_of,
+            keep,
+            kind="PodList",
             most=self._most_pods,
         )
         if pods.cut:
             raise _NothingToRead(f"{self.where}: there are more than {self._most_pods}")
         if not pods.items:
             raise _NothingToRead(f"{self.where}: there are none")
-        return [container for containers in pods.items for container in containers]
+        if len({uid for uid, _ in pods.items}) < len(pods.items):
+            raise not_asked_for("a pod twice")
+        return [container for _, containers in pods.items for container in containers]
 
     def log(
         self, run: Run, **params: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Callable
@@ -14,13 +15,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from oscar_metrics.errors import Reason, UpstreamError
-from oscar_metrics.outcome import Ok, Unavailable
+from oscar_metrics.outcome import Ok, Partial, Unavailable
 from oscar_metrics.sources.kubernetes import InventorySettings, KubernetesInventory
 from oscar_metrics.sources.kubernetes_client import KubernetesClient, KubernetesSettings, Page
 from oscar_metrics.telemetry import Telemetry
 
 Answer = Callable[[str], bytes | None]
-EMPTY_PAGE = b'{"items":[],"metadata":{}}'
+NO_SERVICES = b'{"kind":"ConfigMapList","items":[],"metadata":{}}'
+NO_NAMESPACES = b'{"kind":"NamespaceList","items":[],"metadata":{}}'
 
 
 @contextlib.asynccontextmanager
@@ -94,7 +96,10 @@ HTML = b"<html><body>Please log in</body></html>"
         (reply(HTML, "200 OK", "Content-Type: text/html"), "something that is not its API"),
         (reply(b'{"items":[{"metadata"'), "something that is not its API"),
         (reply(b"{}"), "something that is not its API"),
-        (reply(b'{"items":"none","metadata":{}}'), "something that is not its API"),
+        (reply(b'{"kind":"ConfigMapList","items":"none","metadata":{}}'), "something that is not"),
+        (reply(NO_NAMESPACES), "something that is not its API"),
+        (reply(b'{"items":[],"metadata":{}}'), "something that is not its API"),
+        (reply(NO_SERVICES, "200 OK", "Content-Encoding: gzip"), "something that is not its API"),
         (reply(b'{"kind":"Status","status":"Failure"}'), "something that is not its API"),
         (reply(b"\xff\xfe"), "something that is not its API"),
         (reply(b"", "302 Found", "Location: https://login.example.org/"), "not its API"),
@@ -123,7 +128,7 @@ async def test_a_list_whose_token_expired_starts_again(tmp_path: Path) -> None:
     def answer(line: str) -> bytes:
         asked.append(line)
         if "configmaps" not in line:
-            return reply(EMPTY_PAGE)
+            return reply(NO_NAMESPACES)
         if "continue" in line and len(asked) < 4:
             return reply(b'{"kind":"Status","reason":"Expired"}', "410 Gone")
         name = "second" if "continue" in line else "first"
@@ -155,11 +160,80 @@ async def test_a_list_that_expires_for_ever_is_given_up(status: str, tmp_path: P
     assert sum("configmaps" in line for line in asked) <= 6
 
 
+NUMBERS = itertools.count()
+
+
+def endless(line: str) -> bytes:
+    """Pages that are never the last, each with the same token."""
+    return reply(page("more" if "continue" in line else "first", "more"))
+
+
+def never_anything(_: str) -> bytes:
+    """Empty pages, each with a token of its own."""
+    said = json.loads(NO_SERVICES) | {"metadata": {"continue": str(next(NUMBERS))}}
+    return reply(json.dumps(said).encode())
+
+
+def the_same_twice(line: str) -> bytes:
+    return reply(page("first", "" if "continue" in line else "more"))
+
+
+def of_another_label(_: str) -> bytes:
+    return reply(page("first", "").replace(b'"oscar_service"', b'"app"'))
+
+
+@pytest.mark.parametrize("answer", [endless, never_anything, the_same_twice, of_another_label])
+async def test_services_that_were_not_asked_for_are_not_listed(
+    answer: Callable[[str], bytes], tmp_path: Path
+) -> None:
+    asked = 0
+
+    def counted_answer(line: str) -> bytes:
+        nonlocal asked
+        asked += 1
+        return reply(NO_NAMESPACES) if "namespaces" in line else answer(line)
+
+    async with client_of(counted_answer, tmp_path) as (client, _):
+        inventory = KubernetesInventory(client, InventorySettings())
+        outcome = await inventory.read(now_ns=0, deadline=None)
+
+    assert isinstance(outcome, Unavailable)
+    assert "something that is not its API" in outcome.notes[0]
+    assert asked < 150
+
+
+async def test_namespaces_of_others_leave_owners_missing(tmp_path: Path) -> None:
+    said = json.loads(NO_NAMESPACES)
+    said["items"] = [{"metadata": {"name": "a", "annotations": {"oscar.grycap.upv.es/owner": "b"}}}]
+    answer = reply(json.dumps(said).encode())
+
+    async with client_of(
+        lambda line: answer if "namespaces" in line else reply(page("first", "")), tmp_path
+    ) as (client, _):
+        outcome = await KubernetesInventory(client, InventorySettings()).read(
+            now_ns=0, deadline=None
+        )
+
+    assert isinstance(outcome, Partial)
+    assert [owner.namespace for owner in outcome.facts.owners] == ["oscar-svc"]
+    assert outcome.notes[0].startswith("the owners of namespaces are missing: ")
+
+
 def page(name: str, following: str) -> bytes:
-    about = {"name": name, "namespace": "ns", "uid": name, "resourceVersion": "1"}
+    about = {
+        "name": name,
+        "namespace": "ns",
+        "uid": name,
+        "resourceVersion": "1",
+        "labels": {"oscar_service": name},
+    }
     data = {"function_config.yaml": f"name: {name}"}
     return json.dumps(
-        {"items": [{"metadata": about, "data": data}], "metadata": {"continue": following}}
+        {
+            "kind": "ConfigMapList",
+            "items": [{"metadata": about, "data": data}],
+            "metadata": {"continue": following},
+        }
     ).encode()
 
 
@@ -167,7 +241,7 @@ async def test_a_busy_server_is_asked_again_and_the_call_is_counted_once(tmp_pat
     replies = [
         reply(b"", "429 Too Many Requests", "Retry-After: 0"),
         reply(b"", "503 Service Unavailable", "Retry-After: 0"),
-        reply(EMPTY_PAGE),
+        reply(NO_SERVICES),
     ]
     async with client_of(lambda _: replies.pop(0), tmp_path, attempts=3) as (client, telemetry):
         await _list(client)
@@ -177,7 +251,7 @@ async def test_a_busy_server_is_asked_again_and_the_call_is_counted_once(tmp_pat
 
 
 async def test_a_refusal_is_final_and_counted_by_its_reason(tmp_path: Path) -> None:
-    replies = [reply(b"", "403 Forbidden"), reply(EMPTY_PAGE)]
+    replies = [reply(b"", "403 Forbidden"), reply(NO_SERVICES)]
     async with client_of(lambda _: replies.pop(0), tmp_path, attempts=3) as (client, telemetry):
         with pytest.raises(UpstreamError) as caught:
             await _list(client)
@@ -224,7 +298,7 @@ async def test_check_tells_of_a_clock_that_differs(
             return reply(b'{"gitVersion":"v1.36.3"}', "200 OK", f"Date: {date}")
         if line.startswith("POST"):
             return reply(b'{"status":{"allowed":true}}')
-        return reply(EMPTY_PAGE)
+        return reply(NO_NAMESPACES if "namespaces" in line else NO_SERVICES)
 
     async with client_of(answer, tmp_path) as (client, _):
         findings = await KubernetesInventory(client, InventorySettings()).check(0)
@@ -235,7 +309,7 @@ async def test_check_tells_of_a_clock_that_differs(
 
 async def _list(client: KubernetesClient) -> None:
     decoder = msgspec.json.Decoder(Page[dict[str, str]])
-    await client.list_all("/api/v1/configmaps", {}, decoder, len, most=10)
+    await client.list_all("/api/v1/configmaps", {}, decoder, len, kind="ConfigMapList", most=10)
 
 
 def counted(telemetry: Telemetry) -> dict[str, float]:

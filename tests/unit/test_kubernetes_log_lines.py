@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -100,8 +101,34 @@ def test_reading_may_stop_only_when_nothing_of_the_span_can_follow() -> None:
     late_ns = SPAN.stop_ns - SECOND_NS // 10
     assert lines.feed(stamped("10:59:59.900000000Z", "late").encode()) == [(late_ns, "late")]
     assert lines.newest_ns == SPAN.stop_ns
-    lines.feed(stamped("11:01:00.000000000Z", "long after").encode())
+    for number in range(10):
+        assert not lines.past_span
+        lines.feed(stamped("11:01:00.000000000Z", f"long after {number}").encode())
     assert lines.past_span
+
+
+def test_one_line_ahead_of_its_time_ends_no_reading_and_vouches_for_nothing() -> None:
+    lines = KubeletLines(SPAN, line_bytes=4096)
+    lines.feed(stamped("23:00:00.000000000Z", "of a clock that was set").encode())
+    found = lines.feed(stamped("10:00:01.000000000Z", "in the span").encode())
+    for number in range(20):
+        lines.feed(stamped("11:30:00.000000000Z", f"after it {number}").encode())
+
+    assert [text for _, text in found] == ["in the span"]
+    assert not lines.past_span
+    assert lines.reached_ns == 0
+
+
+def test_what_copies_are_looked_for_in_is_bounded_by_characters() -> None:
+    lines = KubeletLines(SPAN, line_bytes=2**20)
+    tracemalloc.start()
+    for number in range(150):
+        # Without a time, so that none goes by.
+        assert lines.feed(f"{number} {'x' * 2**19}\n".encode()) == []
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert held_bytes < 32 * 2**20
 
 
 LOGS = st.lists(

@@ -32,9 +32,9 @@ def pods(started_ns: int, *, restarts: int = 0, before: tuple[int, int] | None =
         "state": {"running": {"startedAt": format_instant(started_ns)}},
         "lastState": last,
     }
-    about = {"name": "oscar-0", "uid": "1"}
+    about = {"name": "oscar-0", "uid": "1", "namespace": "oscar", "labels": {"app": "oscar"}}
     pod = {"metadata": about, "status": {"containerStatuses": [status]}}
-    return reply(json.dumps({"items": [pod], "metadata": {}}).encode())
+    return reply(json.dumps({"kind": "PodList", "items": [pod], "metadata": {}}).encode())
 
 
 def log(*instants_ns: int) -> bytes:
@@ -75,7 +75,7 @@ async def test_a_restart_while_a_log_is_read_makes_its_runs_a_gap(tmp_path: Path
 
 
 async def test_pods_that_are_gone_after_the_reading_were_read(tmp_path: Path) -> None:
-    lists = [pods(T_NS - HOUR_NS), reply(b'{"items":[],"metadata":{}}')]
+    lists = [pods(T_NS - HOUR_NS), reply(b'{"kind":"PodList","items":[],"metadata":{}}')]
 
     outcome = await read(lambda line: reply(LINES) if "/log" in line else lists.pop(0), tmp_path)
 
@@ -157,7 +157,7 @@ async def test_more_pods_than_are_read_is_unavailable(tmp_path: Path) -> None:
     async with client_of(lambda _: answer, tmp_path) as (client, _):
         outcomes = await PodLogs(client, PodLogsSettings(most_pods=1)).read(
             SPAN,
-            frozenset(LogStream),
+            frozenset({LogStream.EXECUTIONS}),
             Countries(GeoIP.open(None), {}),
             now_ns=NOW_NS,
             deadline=None,
@@ -165,10 +165,61 @@ async def test_more_pods_than_are_read_is_unavailable(tmp_path: Path) -> None:
 
     assert {stream: outcome.notes for stream, outcome in outcomes.items()} == {
         LogStream.EXECUTIONS: ("pods app=oscar in namespace oscar: there are more than 1",),
-        LogStream.EXPOSED: (
-            (
-                "pods app.kubernetes.io/name=ingress-nginx in namespace ingress-nginx: "
-                "there are more than 1"
-            ),
-        ),
     }
+
+
+NOT_ITS_API = "kubernetes answered something that is not its API (a proxy's page, or a wrong URL?)"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"namespace": "other"},
+        {"labels": {"app": "other"}},
+        {"labels": None},
+        {},  # the same pod twice
+    ],
+)
+async def test_pods_that_were_not_asked_for_are_not_read(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
+    said = json.loads(pods(T_NS - HOUR_NS).partition(b"\r\n\r\n")[2])
+    another = json.loads(json.dumps(said["items"][0]))
+    another["metadata"] |= {"uid": "2", **changed} if changed else {}
+    said["items"].append(another)
+
+    outcome = await read(
+        lambda line: reply(LINES) if "/log" in line else reply(json.dumps(said).encode()), tmp_path
+    )
+
+    assert isinstance(outcome, Unavailable)
+    assert outcome.notes == (f"pods app=oscar in namespace oscar: {NOT_ITS_API}",)
+
+
+PORTAL = b"<html>\n<body>\nPlease log in\n</body>\n</html>\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(PORTAL, "200 OK", "Content-Type: text/html; charset=utf-8"),
+        reply(LINES, "200 OK", "Content-Encoding: gzip"),
+        # As long as the connection lasts: nobody can tell the end of it from a failure.
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + LINES,
+        reply(b"", "302 Found", "Location: http://127.0.0.1:1/"),
+    ],
+)
+async def test_what_is_no_log_is_not_read(answer: bytes, tmp_path: Path) -> None:
+    outcome = await read(lambda line: answer if "/log" in line else pods(T_NS - HOUR_NS), tmp_path)
+
+    assert isinstance(outcome, Unavailable)
+    assert f"pod oscar-0: {NOT_ITS_API}" in outcome.notes
+    assert [gap.reason for gap in outcome.gaps] == [GapReason.FAILED]
+
+
+async def test_a_page_that_calls_itself_text_is_no_log_either(tmp_path: Path) -> None:
+    outcome = await read(
+        lambda line: reply(PORTAL) if "/log" in line else pods(T_NS - HOUR_NS), tmp_path
+    )
+
+    assert isinstance(outcome, Unavailable)
