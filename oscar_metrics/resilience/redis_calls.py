@@ -139,12 +139,18 @@ def _check_authorities(file: str) -> None:
 
 
 def _given_up_after(seconds: float) -> Mapping[int, int]:
-    """A connection ends itself when what was sent is not taken for so long.
+    """Options of a connection that ends itself when what was sent is not taken for so long.
 
-    Else one that is closed while Redis hangs would keep what it could not send.
+    Else one that is closed while Redis hangs would hold what it could not send. And one that
+    nobody uses is seen to be dead within a minute.
     """
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    return {} if option is None else {option: max(1, int(seconds * 1000))}
+    values = {
+        "TCP_USER_TIMEOUT": max(1, int(seconds * 1000)),
+        "TCP_KEEPIDLE": 30,
+        "TCP_KEEPINTVL": 10,
+    }
+    # Not every system has each of them.
+    return {getattr(socket, name): n for name, n in values.items() if hasattr(socket, name)}
 
 
 @contextlib.contextmanager
