@@ -56,6 +56,10 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """How many of an upstream's places one report may take."""
         return max(1, concurrency * self.report_percent // 100)
 
+    def unanswered_of(self, timeout_seconds: float) -> float:
+        """After how long a call of such a time-out tells of the upstream when it is ended."""
+        return min(self.unanswered_seconds, timeout_seconds / 2)
+
 
 class Gate:
     """One upstream's, made once at start-up; its name is the metric label."""
@@ -75,7 +79,7 @@ class Gate:
         self._telemetry = telemetry
         self._places = asyncio.Semaphore(concurrency)
         self._places_of_one = settings.places_of_one(concurrency)
-        self._unanswered_seconds = min(settings.unanswered_seconds, timeout_seconds / 2)
+        self._unanswered_seconds = settings.unanswered_of(timeout_seconds)
         self._budget = RetryBudget(settings.retry_percent)
         self._breaker = Breaker(
             open_seconds=settings.open_seconds,
@@ -144,19 +148,12 @@ class Gate:
                 result = _told_by(exc)
             raise
         except asyncio.CancelledError:
-            if began is not None and self._went_unanswered(began, now()):
+            if began is not None and went_unanswered(began, now(), self._unanswered_seconds):
                 result = Result.FAILED
             raise
         finally:
             self._breaker.end(ticket, result, now())
             self._tell()
-
-    def _went_unanswered(self, began: float, now: float) -> bool:
-        """Whether it is the deadline that ended a call, after a wait that tells of the upstream."""
-        one = asker()
-        if one is None or one.deadline is None or now < one.deadline - _CLOCK_SECONDS:
-            return False
-        return now - began >= self._unanswered_seconds
 
     def _wait_seconds(self, exc: UpstreamError, tries: int, *, took_seconds: float) -> float | None:
         """How long to wait before trying again; None: do not."""
@@ -206,6 +203,14 @@ class Gate:
             _log.warning("upstream failed again and again", upstream=self._upstream)
         elif state is BreakerState.CLOSED and before is not None:
             _log.info("upstream answers again", upstream=self._upstream)
+
+
+def went_unanswered(began: float, now: float, least_seconds: float) -> bool:
+    """Whether it is the report's deadline that ended something, and after so long at least."""
+    one = asker()
+    if one is None or one.deadline is None or now < one.deadline - _CLOCK_SECONDS:
+        return False
+    return now - began >= least_seconds
 
 
 def _told_by(exc: UpstreamError) -> Result:

@@ -32,8 +32,6 @@ F = TypeVar("F")
 
 # Limits are an operator's to change; asking costs a few milliseconds.
 _LIMITS_AGE_NS = 600 * SECOND_NS
-# Services remembered as better paged than counted by Loki.
-_REFUSED_MOST = 1000
 
 
 class LokiLogs:
@@ -49,7 +47,6 @@ class LokiLogs:
         self._queries = queries(settings)
         self._api = LokiApi(settings, telemetry)
         self._limits_asked_ns: int | None = None
-        self._refused: set[tuple[str, bool]] = set()
 
     async def read(
         self,
@@ -122,13 +119,9 @@ class LokiLogs:
             service,
             lambda: self._whole(stream, Countries(GeoIP.open(None), {})),
             users=users,
-            push_down=executions and (service, users) not in self._refused,
+            push_down=executions,
         )
         said = await self._survey(stream, span, counting, now_ns=now_ns, deadline=deadline)
-        if executions and counting.refused:
-            if len(self._refused) >= _REFUSED_MOST:
-                self._refused.clear()
-            self._refused.add((service, users))
         if isinstance(said, Unavailable):
             return said
         return self._settled(counting.count(), counting.lines, span, said, now_ns)

@@ -11,7 +11,9 @@ import msgspec
 from msgspec import Meta
 
 from oscar_metrics.errors import Reason, UpstreamError
+from oscar_metrics.resilience.learned import Learned
 from oscar_metrics.sources.logql import EXECUTIONS_QUERY, EXPOSED_QUERY, LogQuery, Matcher
+from oscar_metrics.sources.narrowing import TOO_MUCH, Narrowing
 from oscar_metrics.sources.upstream import Upstream, UpstreamLimits, version_of
 from oscar_metrics.sources.upstream_credentials import CredentialSettings
 from oscar_metrics.sources.upstream_tls import TlsSettings
@@ -180,6 +182,9 @@ class LokiApi:
 
     def __init__(self, settings: LokiSettings, telemetry: Telemetry) -> None:
         self.known = ServerLimits()
+        self._learned = Learned()
+        limits = settings.limits
+        self._unanswered_seconds = limits.protection.unanswered_of(limits.timeout_seconds)
         # This one route wants a tenant even where there are none, and is content with `fake`.
         self._limits_headers = {} if settings.tenant else {"X-Scope-OrgID": "fake"}
         self.upstream = Upstream(
@@ -192,6 +197,18 @@ class LokiApi:
             credentials=settings.credentials,
             headers=_headers(settings),
             reason_of=reason_of,
+        )
+
+    def narrowing(
+        self, *kind: object, least: int, reasons: frozenset[Reason] = TOO_MUCH
+    ) -> Narrowing:
+        """A kind of question; what all of that kind have learned is one."""
+        return Narrowing(
+            self._learned,
+            kind,
+            least=least,
+            unanswered_seconds=self._unanswered_seconds,
+            reasons=reasons,
         )
 
     async def lines(self, query: LogQuery, span: Span, limit: int) -> list[StreamLines]:
@@ -287,6 +304,8 @@ class LokiApi:
             # Anything else may be this one route's; the questions themselves will tell.
             if exc.reason in (Reason.CONNECT, Reason.TLS, Reason.OPEN):
                 raise
+            # What a refusal told may have been raised since: the next one tells it again.
+            self.known = msgspec.structs.replace(self.known, entries=None)
             return
         limits = answer.limits
         self.known = ServerLimits(

@@ -17,17 +17,22 @@ from oscar_metrics.outcome import Gap
 from oscar_metrics.sources.log_lines import SEPARATOR, execution_from_fields
 from oscar_metrics.sources.logql import KIND, LOGGED, OTHER, PATH, USER, LogQuery, calls_by_group
 from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, Series
-from oscar_metrics.sources.loki_paging import TOO_MUCH, Paging
+from oscar_metrics.sources.loki_paging import Paging
 from oscar_metrics.sources.loki_survey import slot_ending
 from oscar_metrics.sources.loki_tally import Tally
+from oscar_metrics.sources.narrowing import REFUSED, TOO_MUCH
 from oscar_metrics.timerange import DAY_NS, SLOT_NS, Span, merge, subtract, windows
+
+_SLOTS_A_DAY = DAY_NS // SLOT_NS
+# What Loki will not count an hour of at once is better paged.
+_FEWEST_SLOTS = 4
 
 
 class ServiceCounting:
     """Counts the calls of one service among the lines of `query`, which all mention it.
 
-    As Paging, with `count()` for the log. `refused` when Loki would not count the groups:
-    page them the next time.
+    As Paging, with `count()` for the log. Without `push_down`, and where Loki is known not to
+    count so much, everything is paged.
     """
 
     def __init__(
@@ -41,12 +46,14 @@ class ServiceCounting:
         users: bool,
         push_down: bool,
     ) -> None:
-        self.refused = not push_down
+        self._push_down = push_down
         self._api = api
         self._concurrency = settings.limits.places_of_one
         self._service = service
         self._users = users
         self._expression = calls_by_group(query, users=users)
+        # How many groups there are is a matter of the service.
+        self._narrowing = api.narrowing("calls", service, users, least=_FEWEST_SLOTS // 2)
         # Two, so that one may page the ends while Loki counts what lies between.
         self._pagings = [Paging(api, settings, query, new_tally) for _ in range(2)]
         self._slots: set[int] = set()
@@ -64,7 +71,7 @@ class ServiceCounting:
             # begins a nanosecond after a slot's start, and is one slot short.
             first = Span(span.start_ns, -(-span.start_ns // SLOT_NS) * SLOT_NS + 1)
             last = Span(span.stop_ns // SLOT_NS * SLOT_NS - SLOT_NS + 1, span.stop_ns)
-            if self.refused or last.start_ns <= first.stop_ns:
+            if not self._counts(_SLOTS_A_DAY) or last.start_ns <= first.stop_ns:
                 ends.append(span)
             else:
                 inner += windows(Span(first.stop_ns - 1, last.start_ns - 1), DAY_NS)
@@ -115,16 +122,28 @@ class ServiceCounting:
             calls=dict(calls), users=frozenset(callers) if self._users else frozenset()
         )
 
+    def _counts(self, slots: int) -> int:
+        """How many of so many slots to have counted at once; 0 to page them instead."""
+        count = self._narrowing.amount(slots)
+        return count if self._push_down and count >= min(slots, _FEWEST_SLOTS) else 0
+
     async def _work(self, waiting: Iterator[Span]) -> None:
         for window in waiting:
-            whole = Span(window.start_ns + 1, window.stop_ns + 1)
-            if not self.refused:
+            left = window
+            while count := self._counts(left.length_ns // SLOT_NS):
+                some = Span(left.start_ns, left.start_ns + count * SLOT_NS)
                 try:
-                    self._take(await self._ask(window), whole)
-                    continue
+                    groups = await self._narrowing.ask(count, self._ask(some))
                 except UpstreamError as exc:
-                    self.refused = self.refused or exc.reason in TOO_MUCH
-            self._to_page.append(whole)
+                    if exc.reason in REFUSED and self._narrowing.may_be_less(exc, count):
+                        continue
+                    # Trying on would take as long again as it took Loki to give up.
+                    self._push_down = self._push_down and exc.reason not in TOO_MUCH
+                    break
+                self._take(groups, _evaluated(some))
+                left = Span(some.stop_ns, left.stop_ns)
+            if left.length_ns:
+                self._to_page.append(_evaluated(left))
 
     async def _ask(self, window: Span) -> list[Series]:
         return await self._api.by_step(
@@ -158,3 +177,8 @@ class ServiceCounting:
         if logged := labels.get(LOGGED):
             rest = SEPARATOR.join((rest, logged, "-"))
         return execution_from_fields(labels.get(KIND, ""), labels.get(PATH, ""), rest)
+
+
+def _evaluated(window: Span) -> Span:
+    """What of time Loki counts for a window: its last instant, and not its first."""
+    return Span(window.start_ns + 1, window.stop_ns + 1)

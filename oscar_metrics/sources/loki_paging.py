@@ -24,6 +24,7 @@ from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, StreamLines, c
 from oscar_metrics.sources.loki_edges import Edges
 from oscar_metrics.sources.loki_splitting import halve
 from oscar_metrics.sources.loki_tally import L, Tally
+from oscar_metrics.sources.narrowing import TOO_MUCH
 from oscar_metrics.timerange import MILLISECOND_NS, SECOND_NS, SLOT_NS, Span, merge, windows
 
 # The same answer awaits every other window.
@@ -38,8 +39,8 @@ HOPELESS = frozenset(
         Reason.REFUSED,
     }
 )
-# Loki may manage with less time, or fewer lines, in one question.
-TOO_MUCH = frozenset({Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_SLOW, Reason.TOO_LARGE})
+# Too large an answer is one of too many lines, of whatever stretch.
+_LARGE = frozenset({Reason.TOO_LARGE})
 _FEWEST_LINES = 10
 _AT_NS = attrgetter("at_ns")
 
@@ -71,8 +72,14 @@ class Paging(Generic[L]):
         self._stop = False
         self._window_ns = settings.window_seconds * SECOND_NS
         self._edges = Edges(api, query, self._window_ns)
-        # Where a window proved too much for Loki, the next ones begin narrower.
-        self._width_ns = self._window_ns
+        self._stretches = api.narrowing(
+            "lines",
+            query.selector,
+            least=settings.narrowest_window_seconds * SECOND_NS,
+            reasons=TOO_MUCH - _LARGE,
+        )
+        self._pages = api.narrowing("page", query.selector, least=_FEWEST_LINES, reasons=_LARGE)
+        self._instants = api.narrowing("instant", query.selector, least=_FEWEST_LINES)
 
     async def read(self, spans: Iterable[Span]) -> None:
         """Count every line in the spans, as far as Loki answers."""
@@ -131,29 +138,26 @@ class Paging(Generic[L]):
                     self._stop = True
 
     async def _read_window(self, window: _Window) -> None:
-        lines = self._settings.page_lines
-        narrowest_ns = self._settings.narrowest_window_seconds * SECOND_NS
-        width_ns = 2 * self._width_ns
-        if self._api.known.query_length_ns:
-            width_ns = min(width_ns, self._api.known.query_length_ns)
         while window.left.length_ns:
-            part = window.left
-            part = Span(part.start_ns, min(part.stop_ns, part.start_ns + width_ns))
-            limit = self._allowed(lines)
+            part = self._begin_of(window.left)
+            lines = self._allowed(self._pages.amount(self._settings.page_lines))
+            page = self._page(self._query, part, lines)
             try:
-                page = await self._ask(self._query, part, limit)
+                found = await self._stretches.ask(part.length_ns, self._pages.ask(lines, page))
             except UpstreamError as exc:
-                if self._api.learn(exc, asked=limit):
-                    continue
-                if exc.reason is Reason.TOO_LARGE and limit > _FEWEST_LINES:
-                    lines = limit // 2
-                elif exc.reason in TOO_MUCH and part.length_ns > narrowest_ns:
-                    self._width_ns = width_ns = part.length_ns // 2
-                else:
+                fewer = self._pages.may_be_less(exc, lines)
+                if not fewer and not self._stretches.may_be_less(exc, part.length_ns):
                     raise
             else:
-                await self._take(page, window, part)
-        self._width_ns = width_ns
+                await self._take(found, window, part)
+
+    def _begin_of(self, span: Span) -> Span:
+        """As much of a span as Loki is asked for at once."""
+        most_ns = span.length_ns
+        if self._api.known.query_length_ns:
+            # One nanosecond for the question that begins before its time.
+            most_ns = min(most_ns, max(1, self._api.known.query_length_ns - 1))
+        return Span(span.start_ns, span.start_ns + self._stretches.amount(most_ns))
 
     async def _take(self, page: _Page, window: _Window, part: Span) -> None:
         if not page.full:
@@ -173,7 +177,6 @@ class Paging(Generic[L]):
         self.slots.add(at_ns // SLOT_NS)
         instant = Span(at_ns, at_ns + 1)
         tally = self._new_tally()
-        lines = self._settings.instant_lines
         query = self._query
         parts: list[LogQuery] = []
         splits = count = 0
@@ -181,7 +184,7 @@ class Paging(Generic[L]):
             if not page.full:
                 _add(tally, page.streams, instant.stop_ns)
                 count += _size(page.streams)
-            elif page.limit < self._allowed(lines):
+            elif page.limit < self._instant_lines:
                 parts.append(query)
             else:
                 splits += 1
@@ -194,23 +197,29 @@ class Paging(Generic[L]):
             if not parts:
                 break
             query = parts.pop()
-            page = await self._ask_instant(query, instant, lines)
-            lines = min(lines, page.limit)
+            page = await self._ask_instant(query, instant)
         self._tally.include(tally.result())
         self._edges.counted(at_ns, count)
 
-    async def _ask_instant(self, query: LogQuery, instant: Span, lines: int) -> _Page:
-        """The first lines of an instant, as many as Loki lets be asked for."""
+    async def _ask_instant(self, query: LogQuery, instant: Span) -> _Page:
+        """The first lines of an instant, as many as Loki manages at once."""
+        while True:
+            lines = self._instant_lines
+            try:
+                return await self._instants.ask(lines, self._page(query, instant, lines))
+            except UpstreamError as exc:
+                if not self._instants.may_be_less(exc, lines):
+                    raise
+
+    async def _page(self, query: LogQuery, part: Span, lines: int) -> _Page:
+        """The first lines of a stretch, as many of `lines` as Loki lets be asked for."""
         while True:
             limit = self._allowed(lines)
             try:
-                return await self._ask(query, instant, limit)
+                return await self._ask(query, part, limit)
             except UpstreamError as exc:
-                if self._api.learn(exc, asked=limit):
-                    continue
-                if exc.reason not in TOO_MUCH or limit <= _FEWEST_LINES:
+                if not self._api.learn(exc, asked=limit):
                     raise
-                lines = limit // 2
 
     async def _ask(self, query: LogQuery, part: Span, limit: int) -> _Page:
         """The first lines of a stretch.
@@ -225,6 +234,10 @@ class Paging(Generic[L]):
             if page.leave_out_before(start_ns):
                 return page
         return _Page(streams=await self._api.lines(query, part, limit), limit=limit)
+
+    @property
+    def _instant_lines(self) -> int:
+        return self._allowed(self._instants.amount(self._settings.instant_lines))
 
     def _allowed(self, lines: int) -> int:
         return min(lines, self._api.known.entries or lines)

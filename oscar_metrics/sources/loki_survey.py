@@ -14,7 +14,7 @@ from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.logql import LogQuery, lines_by_slot
 from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, ServerLimits
-from oscar_metrics.sources.loki_paging import HOPELESS, TOO_MUCH
+from oscar_metrics.sources.loki_paging import HOPELESS
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, SECOND_NS, SLOT_NS, Span, subtract, windows
 
 # Loki takes lines that are a little ahead of its clock.
@@ -191,6 +191,7 @@ class _Life:
         self.reasons: set[Reason] = set()
         self._api = api
         self._expression = lines_by_slot(query)
+        self._narrowing = api.narrowing("any line", query.selector, least=1)
         self._concurrency = concurrency
 
     async def look(self, slots: Iterable[int]) -> None:
@@ -204,12 +205,15 @@ class _Life:
         async def work() -> None:
             while waiting:
                 first, last = waiting.pop()
+                count = self._narrowing.amount(last + 1 - first)
+                if first + count <= last:
+                    waiting.append((first + count, last))
+                    last = first + count - 1
                 try:
-                    await self._ask(first, last)
+                    await self._narrowing.ask(count, self._ask(first, last))
                 except UpstreamError as exc:
-                    if exc.reason in TOO_MUCH and first < last:
-                        middle = (first + last) // 2
-                        waiting.extend(((first, middle), (middle + 1, last)))
+                    if self._narrowing.may_be_less(exc, count):
+                        waiting.append((first, last))
                         continue
                     self.reasons.add(exc.reason)
                     if exc.reason in HOPELESS:
