@@ -5,7 +5,7 @@ PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint unit servers lab bench lock clean
+.PHONY: help run test lint unit servers soak lab bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ servers: $(VENV)/.test ## build the real servers the tests start (needs Go, Mave
 
 unit: $(VENV)/.test
 	$(BIN)/python -m pytest -q
+
+soak: $(VENV)/.test servers ## every toxic before every upstream, whatever is asked; some half an hour
+	OSCAR_TOXICS=full $(BIN)/python -m pytest -q tests/toxics
 
 lab: $(VENV)/.test servers ## the real servers, filled with the sample, and ours before them
 	@PORT=$(PORT) exec $(BIN)/python -m tests.lab

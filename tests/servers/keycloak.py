@@ -131,6 +131,21 @@ class Keycloak:
         kid: str = self._administer("GET", f"/admin/realms/{realm}/keys")["active"]["RS256"]
         return kid
 
+    @contextmanager
+    def reached_by(self, realm: str, url: str) -> Iterator[str]:
+        """Have the realm take `url`, a way to this server, for its address; gives its issuer.
+
+        Tokens and the discovery document name that address until the block ends. They are to be
+        asked for in the block: those from before name the other.
+        """
+        path = f"/admin/realms/{realm}"
+        attributes = self._administer("GET", path)["attributes"]
+        self._administer("PUT", path, json={"attributes": {**attributes, "frontendUrl": url}})
+        try:
+            yield f"{url}/realms/{realm}"
+        finally:
+            self._administer("PUT", path, json={"attributes": {**attributes, "frontendUrl": ""}})
+
     def _administer(self, method: str, path: str, **parts: Any) -> Any:
         """Return what the admin API answers, decoded, or None if it has nothing to say."""
         token = self._token("master", _ADMIN, _ADMIN_PASSWORD, "admin-cli")

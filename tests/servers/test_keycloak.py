@@ -53,6 +53,16 @@ def test_a_token_names_its_issuer_and_its_user(keycloak: Keycloak, realm: str) -
     assert header(token)["kid"] in published(keycloak, realm)
 
 
+def test_a_realm_can_be_reached_by_another_way_for_a_while(keycloak: Keycloak) -> None:
+    elsewhere = keycloak.url.replace("127.0.0.1", "localhost")
+    with keycloak.reached_by("plain", elsewhere) as issuer:
+        assert issuer == keycloak.issuer("plain").replace("127.0.0.1", "localhost")
+        told = httpx.get(f"{issuer}/.well-known/openid-configuration", timeout=60).json()
+        assert claims(keycloak.token("plain", "bob"))["iss"] == issuer == told["issuer"]
+        assert told["userinfo_endpoint"].startswith(issuer)
+    assert claims(keycloak.token("plain", "bob"))["iss"] == keycloak.issuer("plain")
+
+
 @pytest.mark.parametrize(
     ("client", "audience"),
     [
