@@ -8,6 +8,7 @@ import socket
 import time
 from pathlib import Path
 
+import msgspec
 import structlog
 import uvicorn
 from litestar.types import ASGIApp
@@ -16,7 +17,8 @@ from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.auth.oidc import OidcAuth
 from oscar_metrics.commands import Commands, Reporter
 from oscar_metrics.errors import SettingsError
-from oscar_metrics.handlers.bounded_http import BoundedHttp
+from oscar_metrics.handlers.bounded_http import bounded_http
+from oscar_metrics.handlers.places import within_descriptors
 from oscar_metrics.handlers.routes import build_app
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.keeper import answer_for_ever, kept_open
@@ -39,11 +41,11 @@ from oscar_metrics.stopping import Server
 from oscar_metrics.telemetry import Telemetry
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-# Above what proxies keep idle connections for, so that it is never us who closes first.
-_KEEP_ALIVE_SECONDS = 75
 
 
-def create_app(settings: Settings, stop: asyncio.Event | None = None) -> ASGIApp:
+def create_app(
+    settings: Settings, stop: asyncio.Event | None = None, telemetry: Telemetry | None = None
+) -> ASGIApp:
     """The ASGI application; raises SettingsError where what it needs to serve is missing.
 
     Once `stop` is set, reports under way end with 503.
@@ -54,7 +56,7 @@ def create_app(settings: Settings, stop: asyncio.Event | None = None) -> ASGIApp
     ):
         if not value:
             raise SettingsError(name, "not set: the administrator's reports need it")
-    telemetry = Telemetry()
+    telemetry = telemetry or Telemetry()
     sources = create_sources(settings, telemetry)
     ledger = settings.ledger
     holder = LedgerHolder(rows_max=ledger.rows_max) if ledger.is_on else None
@@ -185,10 +187,13 @@ def create_sources(settings: Settings, telemetry: Telemetry) -> Sources:
 def serve(settings: Settings) -> bool:
     """Answer over HTTP until stopped; False when it could not start."""
     stop = asyncio.Event()
+    telemetry = Telemetry()
+    most = within_descriptors(settings.connections.most)
+    connections = msgspec.structs.replace(settings.connections, most=most)
     config = uvicorn.Config(
-        create_app(settings, stop),
+        create_app(settings, stop, telemetry),
         loop="uvloop",
-        http=BoundedHttp,
+        http=bounded_http(connections, telemetry),
         lifespan="on",
         ws="none",
         access_log=False,
@@ -196,7 +201,6 @@ def serve(settings: Settings) -> bool:
         server_header=False,
         # It would take a caller's word for their address; auth/addresses.py decides whose it takes.
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )
     server = Server(config, grace_seconds=settings.grace_seconds, stop=stop)
     with _listening(settings) as listening:

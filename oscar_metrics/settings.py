@@ -21,6 +21,7 @@ from msgspec import Meta
 from oscar_metrics.auth.access_settings import AccessSettings
 from oscar_metrics.auth.oidc_settings import OidcSettings
 from oscar_metrics.errors import SettingsError
+from oscar_metrics.handlers.connection_settings import ConnectionSettings
 from oscar_metrics.ledger.settings import LedgerSettings
 from oscar_metrics.settings_checks import (
     check_access,
@@ -58,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # How long reports under way may go on once the server is told to stop, in seconds; those
     # that have not finished by then are answered with 503.
     grace_seconds: Annotated[int, Meta(ge=0, le=3600)] = 10
+    connections: ConnectionSettings = ConnectionSettings()
     # Log lines as JSON (true) or as plain text.
     log_json: bool = True
     # The least serious log lines written: debug, info, warning or error.

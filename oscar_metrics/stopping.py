@@ -67,7 +67,7 @@ class Server(uvicorn.Server):
         self._stop.set()
         for connection in list(self.server_state.connections):
             if isinstance(connection, BoundedHttp):
-                connection.drop_if_answered()
+                connection.drop_if_begun()
 
 
 def _end_at_once(sig: int) -> None:

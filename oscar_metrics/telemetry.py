@@ -39,6 +39,16 @@ class Telemetry:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.connections = Gauge(
+            "oscar_metrics_connections",
+            "Clients' connections that have a place.",
+            registry=self.registry,
+        )
+        self.connections_refused = Counter(
+            "oscar_metrics_connections_refused_total",
+            "Clients' connections that were told to come again, because all places were taken.",
+            registry=self.registry,
+        )
         self.upstream_calls = Histogram(
             "oscar_metrics_upstream_call_duration_seconds",
             "Duration of calls to other systems; reason is `ok` or why it was of no use.",

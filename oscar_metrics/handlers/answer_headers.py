@@ -14,7 +14,7 @@ _Raw = list[tuple[bytes, bytes]]
 _APPLIED = "preference applied"
 
 # Nothing of an answer is to be run, framed, or taken for what it does not say it is.
-_SECURE: _Raw = [
+SECURE: _Raw = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -51,7 +51,7 @@ class AnswerHeaders:
             if message["type"] == "http.response.start":
                 headers = list(message["headers"])
                 present = {name for name, _ in headers}
-                secure = [header for header in _SECURE if header[0] not in present]
+                secure = [header for header in SECURE if header[0] not in present]
                 applied = scope["state"].get(_APPLIED, [])
                 message["headers"] = [*headers, *secure, *of_cors, *applied]
             await send(message)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import httpx
 import msgspec
 import uvicorn
+from litestar.types import ASGIApp
 
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.auth.access_settings import AccessSettings
@@ -35,7 +36,8 @@ from oscar_metrics.facts import (
     Usage,
 )
 from oscar_metrics.findings import Finding
-from oscar_metrics.handlers.bounded_http import BoundedHttp
+from oscar_metrics.handlers.bounded_http import bounded_http
+from oscar_metrics.handlers.connection_settings import ConnectionSettings
 from oscar_metrics.handlers.routes import build_app
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.sealer_status import LedgerStatus
@@ -56,6 +58,8 @@ HAPPENED_NS = parse_instant("2026-04-07T10:20:00Z")
 SHOW_EVERYTHING = Privacy()
 # Tests of anything else fail to log in as often as they like.
 MANY_FAILURES = AccessSettings(failed_logins_per_minute=100_000)
+# With a client as with an operator's.
+PATIENT = ConnectionSettings()
 RANGE = {"start": "2026-04-01T00:00:00Z", "end": "2026-04-30T23:59:59Z"}
 
 
@@ -282,7 +286,7 @@ def serving(
     admin: bool = True,
     users: UserTokens | None = None,
     access: AccessSettings = MANY_FAILURES,
-    http: type[BoundedHttp] = BoundedHttp,
+    connections: ConnectionSettings = PATIENT,
     ledger_status: Callable[[], LedgerStatus] | None = None,
 ) -> Iterator[httpx.Client]:
     """A client of a server that runs in a thread of its own until the block ends."""
@@ -296,25 +300,35 @@ def serving(
         version="0.1.0",
         ledger_status=ledger_status,
     )
+    auth = httpx.BasicAuth(USERNAME, PASSWORD) if admin else None
+    with (
+        listening(app, telemetry, connections) as (base_url, _),
+        httpx.Client(base_url=base_url, auth=auth, timeout=30) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def listening(
+    app: ASGIApp, telemetry: Telemetry, connections: ConnectionSettings
+) -> Iterator[tuple[str, uvicorn.Server]]:
+    """Where an application is answering in a thread of its own until the block ends."""
     config = uvicorn.Config(
         app,
         log_config=None,
         loop="uvloop",
-        http=http,
+        http=bounded_http(connections, telemetry),
         ws="none",
         proxy_headers=False,
         lifespan="on",
     )
     server = uvicorn.Server(config)
     # Listening before the server runs, so that who connects early waits instead of failing.
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, args=([listening],), name="server")
+    with socket.create_server(("127.0.0.1", 0)) as accepting:
+        thread = threading.Thread(target=server.run, args=([accepting],), name="server")
         thread.start()
-        auth = httpx.BasicAuth(USERNAME, PASSWORD) if admin else None
-        base_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
-            with httpx.Client(base_url=base_url, auth=auth, timeout=30) as client:
-                yield client
+            yield f"http://127.0.0.1:{accepting.getsockname()[1]}", server
         finally:
             server.should_exit = True
             thread.join()

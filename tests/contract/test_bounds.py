@@ -12,24 +12,16 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from oscar_metrics.handlers.bounded_http import (
-    MAX_BODY_BYTES,
-    MAX_HEAD_BYTES,
-    MAX_HEADERS,
-    BoundedHttp,
-)
+from oscar_metrics.handlers.bounded_http import MAX_BODY_BYTES, MAX_HEADERS
+from oscar_metrics.handlers.connection_settings import ConnectionSettings
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.neighbours import basic
 from tests.contract.serving import WHOLE, aggregator, call, log, serving
 from tests.servers.process import wait_until
 
-
-class Hasty(BoundedHttp):
-    """Waits a moment only."""
-
-    head_seconds = 0.2
-    read_seconds = 1.0
-
+# Waits a moment only.
+HASTY = ConnectionSettings(head_seconds=0.2, read_seconds=1.0)
+MAX_HEAD_BYTES = HASTY.head_bytes
 
 # Its CSV by user is more than the system holds between two processes.
 LARGE = msgspec.structs.replace(
@@ -48,7 +40,7 @@ def whole() -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[httpx.Client]:
     telemetry = Telemetry()
-    with serving(aggregator(WHOLE, telemetry), telemetry, http=Hasty) as client:
+    with serving(aggregator(WHOLE, telemetry), telemetry, connections=HASTY) as client:
         yield client
 
 
@@ -73,7 +65,26 @@ def head(*headers: str, path: str = "/system/metrics/summary") -> bytes:
     return "\r\n".join([*lines, *headers, "", ""]).encode()
 
 
+def response(said: bytes) -> httpx.Response:
+    """What was answered, of which nothing is missing and after which nothing follows."""
+    head_, _, body = said.partition(b"\r\n\r\n")
+    line, *headers = head_.decode().split("\r\n")
+    pairs = (header.partition(": ") for header in headers)
+    answered = httpx.Response(
+        int(line.split(" ")[1]),
+        headers=[(name, value) for name, _, value in pairs],
+        content=body,
+    )
+    assert answered.headers["content-length"] == str(len(body))
+    return answered
+
+
 CLOSE = "Connection: close"
+ERRORS = {
+    400: "invalid request",
+    413: "request body is too large",
+    431: "request head is too large",
+}
 
 
 @pytest.mark.parametrize(
@@ -81,14 +92,14 @@ CLOSE = "Connection: close"
     [
         (head(CLOSE), 200),
         (head(*(f"X-{number}: y" for number in range(MAX_HEADERS - 3)), CLOSE), 200),
-        (head(*(f"X-{number}: y" for number in range(MAX_HEADERS)), CLOSE), 400),
+        (head(*(f"X-{number}: y" for number in range(MAX_HEADERS)), CLOSE), 431),
         (head("X: " + "y" * (MAX_HEAD_BYTES // 2), CLOSE), 200),
-        (b"GET /" + b"x" * (MAX_HEAD_BYTES + 1), 400),
-        (head("X: " + "y" * MAX_HEAD_BYTES)[:-4], 400),
+        (b"GET /" + b"x" * (MAX_HEAD_BYTES + 1), 431),
+        (head("X: " + "y" * MAX_HEAD_BYTES)[:-4], 431),
         # All of it there at once.
-        (head("X: " + "y" * MAX_HEAD_BYTES, CLOSE), 400),
-        (head(*(f"X: {'y' * (MAX_HEAD_BYTES // 3)}" for _ in range(3)), CLOSE), 400),
-        (head(CLOSE, path=f"/{'x' * MAX_HEAD_BYTES}"), 400),
+        (head("X: " + "y" * MAX_HEAD_BYTES, CLOSE), 431),
+        (head(*(f"X: {'y' * (MAX_HEAD_BYTES // 3)}" for _ in range(3)), CLOSE), 431),
+        (head(CLOSE, path=f"/{'x' * MAX_HEAD_BYTES}"), 431),
         # A body that is announced.
         (head(f"Content-Length: {MAX_BODY_BYTES}", CLOSE), 200),
         (head(f"Content-Length: {MAX_BODY_BYTES + 1}"), 413),
@@ -107,9 +118,14 @@ def test_requests_at_and_past_the_bounds(whole: httpx.Client, sent: bytes, statu
         peer.sendall(sent)
         said = rest(peer)
     assert said.split(b" ", 2)[1] == str(status).encode()
-    if status == 413:
-        assert b'"error":"request body is too large"' in said
-        assert b"\r\nconnection: close\r\n" in said
+    if status != 200:
+        answered = response(said)
+        assert answered.json()["error"] == ERRORS[status]
+        assert answered.headers["connection"] == "close"
+        assert answered.headers["content-type"] == "application/json"
+        assert answered.headers["cache-control"] == "no-store"
+        assert answered.headers["x-content-type-options"] == "nosniff"
+        assert "date" in answered.headers
 
 
 def test_a_body_of_no_known_length_is_not_read_to_its_end(whole: httpx.Client) -> None:
@@ -163,7 +179,7 @@ def test_who_is_idle_after_an_answer_is_waited_for(hasty: httpx.Client) -> None:
         for _ in range(2):
             peer.sendall(head(path="/healthz"))
             assert peer.recv(65536).startswith(b"HTTP/1.1 200 ")
-            peer.settimeout(3 * Hasty.head_seconds)
+            peer.settimeout(3 * HASTY.head_seconds)
             with pytest.raises(TimeoutError):
                 peer.recv(1)
             peer.settimeout(20)
@@ -172,7 +188,7 @@ def test_who_is_idle_after_an_answer_is_waited_for(hasty: httpx.Client) -> None:
 @pytest.fixture(scope="module")
 def large() -> Iterator[httpx.Client]:
     telemetry = Telemetry()
-    with serving(aggregator(LARGE, telemetry), telemetry, http=Hasty) as client:
+    with serving(aggregator(LARGE, telemetry), telemetry, connections=HASTY) as client:
         yield client
 
 
