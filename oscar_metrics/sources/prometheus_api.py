@@ -10,7 +10,9 @@ import msgspec
 from msgspec import Meta
 
 from oscar_metrics.errors import Reason, UpstreamError
+from oscar_metrics.resilience.learned import Learned
 from oscar_metrics.sources import promql
+from oscar_metrics.sources.narrowing import Narrowing
 from oscar_metrics.sources.upstream import Upstream, UpstreamLimits
 from oscar_metrics.sources.upstream_credentials import CredentialSettings
 from oscar_metrics.sources.upstream_tls import TlsSettings
@@ -123,6 +125,9 @@ class PrometheusApi:
         if settings.tenant:
             headers |= {"X-Scope-OrgID": settings.tenant, "THANOS-TENANT": settings.tenant}
         self._series = settings.series
+        self._learned = Learned()
+        limits = settings.limits
+        self._unanswered_seconds = limits.protection.unanswered_of(limits.timeout_seconds)
         # A little less than we wait, so that the server is the one to say so.
         self._timeout = f"{int(settings.limits.timeout_seconds * 950)}ms"
         self._upstream = Upstream(
@@ -145,6 +150,12 @@ class PrometheusApi:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._upstream.aclose()
+
+    def narrowing(self, *kind: object, least: int) -> Narrowing:
+        """A kind of question; what all of that kind have learned is one."""
+        return Narrowing(
+            self._learned, kind, least=least, unanswered_seconds=self._unanswered_seconds
+        )
 
     async def vector(self, query: str, at_ms: int, doubts: set[str]) -> list[Sample]:
         """An instant query's numbers; a scalar is one without labels."""
@@ -226,8 +237,12 @@ class PrometheusApi:
         return _convert(answer.data.result, list[_Series])
 
 
-# What an execution error says when the question, and not its size, is the trouble.
-_MISMATCH = re.compile(r"match|labelset", re.IGNORECASE)
+# What an execution error says when the question, and not its size, is the trouble. Texts about
+# limits of Mimir ("add more label matchers") and VictoriaMetrics ("matching timeseries") are near.
+_MISMATCH = re.compile(
+    r"many matching|matching not allowed|match group|matching labels|multiple matches|labelset",
+    re.IGNORECASE,
+)
 
 
 def reason_of(status: int, text: str) -> Reason | None:
@@ -240,9 +255,18 @@ def reason_of(status: int, text: str) -> Reason | None:
         return Reason.REFUSED if _MISMATCH.search(text) else Reason.LIMIT
     if status == 503 and ("timeout" in text or "timed out" in text):
         return Reason.TOO_SLOW
-    if status == 400 and "exceeded maximum resolution" in text:
+    if status == 400 and any(words in text for words in _LIMIT_WORDS):
         return Reason.LIMIT
     return None
+
+
+# Of Prometheus and of VictoriaMetrics, which say so with status 400.
+_LIMIT_WORDS = (
+    "exceeded maximum resolution",
+    "too many points",
+    "matching timeseries exceeds",
+    "cannot select more than",
+)
 
 
 def _convert(result: list[Any], shape: type[T]) -> T:

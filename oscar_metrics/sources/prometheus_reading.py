@@ -36,6 +36,7 @@ from oscar_metrics.sources.prometheus_scrapes import Scrapes, retained_from_ms, 
 from oscar_metrics.sources.prometheus_slots import Measured, slots_of
 from oscar_metrics.sources.prometheus_templates import TemplateReading
 from oscar_metrics.sources.prometheus_windows import (
+    HOUR_MS,
     Ask,
     Pieces,
     Seconds,
@@ -167,7 +168,7 @@ class UsageReading:
             doubts=self._doubts,
         )
         seen = self._windows_with_samples(scrapes)
-        self._cpu = self._new_windows()
+        self._cpu = self._new_windows(Measure.CPU)
         await self._cpu.add(seen, self._cpu_reading.measure)
 
     async def _read_gpu(self, scrapes: Scrapes | None, pods: Pods, metrics: frozenset[str]) -> None:
@@ -210,7 +211,7 @@ class UsageReading:
             if not self._no_gpus:
                 doubts.append(NOT_MEASURED)
             return
-        self._gpu = self._new_windows()
+        self._gpu = self._new_windows(Measure.GPU)
         await self._gpu.add(seen, ask)
 
     async def _by_template(self, template: str, measure: Measure) -> None:
@@ -348,10 +349,11 @@ class UsageReading:
         prefix = self._settings.services_namespace
         return sorted(name for name in found if not name.startswith(prefix))[:_MORE_NAMESPACES]
 
-    def _new_windows(self) -> Windows:
+    def _new_windows(self, measure: Measure) -> Windows:
         return Windows(
             self._settings.shortest_window_seconds * 1000,
             self._settings.limits.places_of_one,
+            self._api.narrowing("window", measure, least=HOUR_MS),
             slotted=self._slotted,
         )
 

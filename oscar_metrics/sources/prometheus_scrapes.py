@@ -19,6 +19,7 @@ from oscar_metrics.timerange import MILLISECOND_NS, Span
 _SLOT_MS = 300_000
 # Without `up`, every series of the metric is looked at: a day at a time.
 _SERIES_POINTS = 288
+_FEWEST_POINTS = 12
 _HOUR_MS = 3_600_000
 _DAY_MS = 86_400_000
 _USUAL_INTERVAL_MS = 60_000
@@ -185,10 +186,14 @@ async def _presence(
     first_ms = (window.start_ms // slot_ms + 1) * slot_ms
     up: dict[int, float] = {}
     of: dict[int, float] = {}
-    for from_ms in range(first_ms, window.stop_ms + 1, slot_ms * points):
-        to_ms = min(from_ms + slot_ms * (points - 1), window.stop_ms)
+
+    async def ask(first: int, stop: int) -> None:
+        from_ms, to_ms = first_ms + first * slot_ms, first_ms + (stop - 1) * slot_ms
         for series in await api.steps(query, from_ms, to_ms, slot_ms, doubts):
             (up if series.labels.get("is") == "up" else of).update(series.points)
+
+    count = max(0, (window.stop_ms - first_ms) // slot_ms + 1)
+    await api.narrowing("scraped", *parts.values(), least=_FEWEST_POINTS).pieces(count, points, ask)
     if window.stop_ms % slot_ms:  # the rest behind the last whole slot
         for name, value in (await api.numbers(query, window.stop_ms, doubts)).items():
             (up if name == "up" else of)[window.stop_ms] = value

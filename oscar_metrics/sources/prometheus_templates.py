@@ -9,7 +9,7 @@ from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import Inventory, Service, ServiceKey
 from oscar_metrics.outcome import Measure
 from oscar_metrics.sources import promql
-from oscar_metrics.sources.prometheus_api import PrometheusApi
+from oscar_metrics.sources.prometheus_api import RANGE_POINTS, PrometheusApi
 from oscar_metrics.sources.prometheus_windows import (
     HOUR_MS,
     Part,
@@ -52,6 +52,7 @@ class TemplateReading:
         self._slotted = slotted
         self._services_namespace = services_namespace
         self._general_doubts = doubts
+        self._narrowing = api.narrowing("template", measure, least=1)
         self._slots = asyncio.Semaphore(concurrency)
         self._pieces: Pieces = {}
         self._answered: set[ServiceKey] = set()
@@ -132,8 +133,18 @@ class TemplateReading:
             prefix=self._services_namespace,
             range_ms=part.step_ms,
         )
-        said = await answers(self._api, query, part, self._general_doubts)
-        return pieces_of(part, [(key, samples) for samples in said])
+        window, step_ms = part
+
+        async def ask(first: int, stop: int) -> Pieces:
+            start_ms = window.start_ms
+            steps = Window(start_ms + first * step_ms, start_ms + stop * step_ms)
+            some = Part(steps, step_ms)
+            said = await answers(self._api, query, some, self._general_doubts)
+            return pieces_of(some, [(key, samples) for samples in said])
+
+        count = window.length_ms // step_ms
+        said = await self._narrowing.pieces(count, RANGE_POINTS, ask)
+        return {piece: seconds for pieces in said for piece, seconds in pieces.items()}
 
     def _keep(self, said: list[Pieces], key: ServiceKey) -> None:
         hours = {piece: seconds for pieces in said for piece, seconds in pieces.items()}

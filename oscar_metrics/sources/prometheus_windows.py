@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
 from oscar_metrics.facts import ServiceKey
 from oscar_metrics.outcome import Gap, GapReason
+from oscar_metrics.sources.narrowing import REFUSED, TOO_MUCH, Narrowing
 from oscar_metrics.sources.prometheus_api import UPSTREAM, PrometheusApi, Samples
 from oscar_metrics.tasks import task_group
 from oscar_metrics.timerange import HOUR_NS, MILLISECOND_NS, SLOT_NS, Span
 
-# A smaller question may be answered.
-_TOO_MUCH = frozenset({Reason.LIMIT, Reason.TIMEOUT, Reason.TOO_SLOW, Reason.TOO_LARGE})
-# A refusal at once; anything else that fails so often in a row will go on failing.
-_QUICK = frozenset({Reason.LIMIT, Reason.TOO_LARGE})
+# Anything but a refusal that fails so often in a row will go on failing.
 _FAILED_IN_A_ROW = 3
 # No other question will be answered either.
 _HOPELESS = frozenset(
@@ -131,10 +129,13 @@ Ask = Callable[[Window], Awaitable[Pieces]]
 class Windows:
     """Adds up what `ask` says of each window; what it could not say is among `gaps`.
 
-    With `slotted` each piece is kept, else no more than sums.
+    With `slotted` each piece is kept, else no more than sums. `narrowing` is of milliseconds, an
+    hour at the least: what is learned of shorter windows holds for their hours' form only.
     """
 
-    def __init__(self, shortest_ms: int, concurrency: int, *, slotted: bool) -> None:
+    def __init__(
+        self, shortest_ms: int, concurrency: int, narrowing: Narrowing, *, slotted: bool
+    ) -> None:
         self.failures: set[Reason] = set()
         # What was answered; of windows instead of pieces where nobody asks for those.
         self.pieces: Pieces = {}
@@ -146,7 +147,8 @@ class Windows:
         # Halves of hours, which may be cut further.
         self._of_hours: set[Window] = set()
         self._shortest_ms = shortest_ms
-        self._widest_ms: float = math.inf
+        self._narrowing = narrowing
+        self._widest_of_hours_ms: float = math.inf
         # A few windows at a time, so that a deadline finds most of them either done or not begun.
         self._slots = asyncio.Semaphore(concurrency)
 
@@ -185,25 +187,31 @@ class Windows:
         if self.failures & _HOPELESS or self._failed_in_a_row >= _FAILED_IN_A_ROW:
             return self._fail(window)
         halves = window.length_ms >= 2 * self._shortest_ms
-        # An hour is always tried: only its refusal tells whether it may be cut.
-        known = not _in_one_hour(window) or window in self._of_hours
-        if halves and known and window.length_ms > self._widest_ms:
+        if halves and self._too_wide(window):
             return self._halve(window)
         try:
-            pieces = await ask(window)
+            pieces = await self._narrowing.ask(window.length_ms, ask(window))
         except UpstreamError as exc:
             whole = isinstance(exc, WholeHoursError) and _in_one_hour(window)
-            if halves and exc.reason in _TOO_MUCH and not whole:
-                self._widest_ms = min(self._widest_ms, window.length_ms / 2)
+            if halves and exc.reason in TOO_MUCH and not whole:
+                if _in_one_hour(window):
+                    self._widest_of_hours_ms = min(self._widest_of_hours_ms, window.length_ms / 2)
                 return self._halve(window)
             self.failures.add(exc.reason)
-            self._failed_in_a_row += exc.reason not in _QUICK
+            self._failed_in_a_row += exc.reason not in REFUSED
             return self._fail(window)
         self.pieces |= pieces if self._slotted else {window: sum_of(pieces.values())}
         self._answered += 1
         self._failed_in_a_row = 0
         self._waiting.discard(window)
         return []
+
+    def _too_wide(self, window: Window) -> bool:
+        """Whether it need not be asked, to know that its halves will have to be."""
+        if _in_one_hour(window):
+            # An hour is always tried: only its refusal tells whether it may be cut.
+            return window in self._of_hours and window.length_ms > self._widest_of_hours_ms
+        return window.length_ms > self._narrowing.amount(window.length_ms)
 
     def _halve(self, window: Window) -> list[Window]:
         middle_ms = _middle(window)

@@ -7,6 +7,8 @@ import pytest
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import ServiceKey
 from oscar_metrics.outcome import Gap, GapReason
+from oscar_metrics.resilience.learned import Learned
+from oscar_metrics.sources.narrowing import Narrowing
 from oscar_metrics.sources.prometheus_windows import (
     Part,
     Pieces,
@@ -22,7 +24,16 @@ KEY = ServiceKey("ns", "cowsay")
 HOUR_MS = 3_600_000
 
 
-async def in_windows_up_to(most_ms: int, reason: Reason) -> tuple[Windows, list[Window]]:
+def windows_of(
+    shortest_ms: int, concurrency: int, *, slotted: bool, learned: Learned | None = None
+) -> Windows:
+    narrowing = Narrowing(learned or Learned(), "cpu", least=HOUR_MS, unanswered_seconds=10)
+    return Windows(shortest_ms, concurrency, narrowing, slotted=slotted)
+
+
+async def in_windows_up_to(
+    most_ms: int, reason: Reason, learned: Learned | None = None
+) -> tuple[Windows, list[Window]]:
     """Ask for six hours of something that refuses wider windows, one second for each second."""
     asked: list[Window] = []
 
@@ -32,7 +43,7 @@ async def in_windows_up_to(most_ms: int, reason: Reason) -> tuple[Windows, list[
             raise UpstreamError("Prometheus", reason)
         return {window: {KEY: window.length_ms / 1000}}
 
-    windows = Windows(shortest_ms=900_000, concurrency=2, slotted=False)
+    windows = windows_of(900_000, 2, slotted=False, learned=learned)
     await windows.add([Window(0, 4 * HOUR_MS), Window(4 * HOUR_MS, 6 * HOUR_MS)], ask)
     return windows, asked
 
@@ -52,6 +63,16 @@ async def test_what_was_too_much_once_is_not_tried_again() -> None:
     _, asked = await in_windows_up_to(900_000, Reason.LIMIT)
     refused = [window for window in asked if window.length_ms > 900_000]
     assert len(refused) <= 10
+
+
+@pytest.mark.parametrize("most_ms", [3 * HOUR_MS, HOUR_MS])
+async def test_the_next_report_begins_with_what_this_one_was_answered(most_ms: int) -> None:
+    learned = Learned()
+    _, first = await in_windows_up_to(most_ms, Reason.LIMIT, learned)
+    windows, second = await in_windows_up_to(most_ms, Reason.LIMIT, learned)
+    assert len(second) < len(first)
+    assert max(window.length_ms for window in second) <= most_ms
+    assert windows.seconds == {KEY: 6 * 3600}
 
 
 async def test_no_window_is_shorter_than_allowed_and_what_is_left_is_a_gap() -> None:
@@ -81,7 +102,7 @@ async def test_failures_that_will_go_on_end_the_asking(reason: Reason, tries: in
         await asyncio.sleep(0)
         raise UpstreamError("Prometheus", reason)
 
-    windows = Windows(shortest_ms=HOUR_MS, concurrency=2, slotted=False)
+    windows = windows_of(HOUR_MS, 2, slotted=False)
     await windows.add([Window(n * HOUR_MS, (n + 1) * HOUR_MS) for n in range(6)], ask)
     assert asked == tries
     assert len(windows.gaps) == 6
@@ -126,7 +147,7 @@ async def test_what_is_asked_by_whole_hours_is_cut_at_hours_only(
             raise WholeHoursError(exc) if by_hours else exc
         return {window: {KEY: window.length_ms / 1000}}
 
-    windows = Windows(shortest_ms=900_000, concurrency=2, slotted=True)
+    windows = windows_of(900_000, 2, slotted=True)
     await windows.add([hours(start, 5), hours(5, 10)], ask)
     whole = [window for window in asked if window.stop_ms <= 5 * HOUR_MS]
     edges = {at_ms for window in whole for at_ms in window}
@@ -141,7 +162,7 @@ async def test_what_is_cut_short_keeps_what_was_answered() -> None:
             await asyncio.Event().wait()
         return {window: {KEY: 1.0}}
 
-    windows = Windows(shortest_ms=HOUR_MS, concurrency=1, slotted=False)
+    windows = windows_of(HOUR_MS, 1, slotted=False)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await windows.add([Window(0, 1000), Window(1000, 2000), Window(2000, 3000)], ask)
