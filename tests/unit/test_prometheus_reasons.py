@@ -13,8 +13,7 @@ TOO_MUCH = [
     # Mimir
     (
         422,
-        "the query exceeded the maximum number of chunks (limit: 2 chunks). One way is to add more "
-        + "label matchers to the query",
+        "the query exceeded the maximum number of series (…) add more label matchers to the query",
     ),
     (422, "the query time range exceeds the limit (query length: 1h, limit: 5m)"),
     # VictoriaMetrics
