@@ -17,6 +17,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 SPARE = 32
 # Who has been idle for less may be about to ask again.
 _IDLE_SECONDS_LEAST = 1.0
+# Between two lines in the log that say so.
+_SILENT_SECONDS = 60.0
 # Descriptors for everything but clients: upstreams, the ledger, log files.
 _OWN_DESCRIPTORS = 256
 
@@ -45,7 +47,7 @@ class Places:
         self._spare: set[Connection] = set()
         # Since when each is idle, the longest first.
         self._idle: dict[Connection, float] = {}
-        self._full = False
+        self._silent_until = 0.0
         self._refused = telemetry.connections_refused
         telemetry.connections.set_function(lambda: len(self._taken))
 
@@ -54,10 +56,9 @@ class Places:
         if len(self._taken) < self._most or self._end_longest_idle(now):
             self._taken.add(connection)
             self._idle[connection] = now
-            self._full = False
             return Place.TAKEN
-        if not self._full:
-            self._full = True
+        if now >= self._silent_until:
+            self._silent_until = now + _SILENT_SECONDS
             _log.warning("connections are refused", most=self._most)
         if len(self._spare) < SPARE:
             self._spare.add(connection)
