@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import re
-from typing import Annotated, Any, TypeVar
+from collections.abc import Collection
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.resilience.learned import Learned
-from oscar_metrics.sources import promql
+from oscar_metrics.sources import prometheus_answers, promql
 from oscar_metrics.sources.narrowing import Narrowing
+from oscar_metrics.sources.prometheus_answers import (
+    NOT_ALL,
+    UPSTREAM,
+    Answer,
+    Asked,
+    Sample,
+    Samples,
+    name_of,
+)
 from oscar_metrics.sources.upstream import Upstream, UpstreamLimits
 from oscar_metrics.sources.upstream_credentials import CredentialSettings
 from oscar_metrics.sources.upstream_tls import TlsSettings
 from oscar_metrics.telemetry import Telemetry
 
-T = TypeVar("T")
-
 ORIGIN = "prometheus"
-UPSTREAM = "Prometheus"
 
 # The most points of one series that Prometheus hands out is 11,000.
 RANGE_POINTS = 10_000
@@ -63,58 +69,7 @@ class PrometheusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         return f"PrometheusSettings(url={_USER.sub('//…@', self.url)!r}, …)"
 
 
-class Sample(msgspec.Struct, frozen=True):
-    """One labelled number."""
-
-    labels: dict[str, str]
-    value: float
-
-
-class Samples(msgspec.Struct, frozen=True):
-    """One labelled series: (epoch milliseconds, number), in time order."""
-
-    labels: dict[str, str]
-    points: tuple[tuple[int, float], ...]
-
-
-class _Series(msgspec.Struct):
-    metric: dict[str, str] = {}
-    value: tuple[float, str] | None = None
-    values: list[tuple[float, str]] = []
-
-
-class _Scalar(msgspec.Struct, array_like=True):
-    time: float
-    value: str
-
-
-class _Data(msgspec.Struct, rename="camel"):
-    result: list[Any]
-    result_type: str = ""
-
-
-class _Answer(msgspec.Struct, rename="camel"):
-    status: str
-    data: _Data
-    warnings: list[str] = []
-    is_partial: bool = False
-
-
-class _Values(msgspec.Struct):
-    status: str
-    data: list[str]
-
-
-class _Facts(msgspec.Struct):
-    status: str
-    data: dict[str, Any]
-
-
-_NO_NUMBERS = "some of Prometheus' values are no numbers and were left out"
-
-_ANSWER = msgspec.json.Decoder(_Answer)
-_VALUES = msgspec.json.Decoder(_Values)
-_FACTS = msgspec.json.Decoder(_Facts)
+_ANSWER = msgspec.json.Decoder(Answer)
 
 
 class PrometheusApi:
@@ -157,85 +112,100 @@ class PrometheusApi:
             self._learned, kind, least=least, unanswered_seconds=self._unanswered_seconds
         )
 
-    async def vector(self, query: str, at_ms: int, doubts: set[str]) -> list[Sample]:
-        """An instant query's numbers; a scalar is one without labels."""
-        answer = await self._ask("api/v1/query", {"query": query, "time": _seconds(at_ms)}, doubts)
-        if answer.data.result_type == "scalar":
-            scalar = _convert(answer.data.result, _Scalar)
-            number = _number(scalar.value)
-            if not math.isfinite(number):
-                doubts.add(_NO_NUMBERS)
-                return []
-            return [Sample({}, number)]
-        samples = []
-        for series in self._list(answer):
-            if series.value is None:
-                raise UpstreamError(UPSTREAM, Reason.BAD_ANSWER, "no instant vector")
-            number = _number(series.value[1])
-            if math.isfinite(number):
-                samples.append(Sample(series.metric, number))
-            else:
-                doubts.add(_NO_NUMBERS)
-        return samples
+    async def vector(
+        self,
+        query: str,
+        at_ms: int,
+        doubts: set[str],
+        *,
+        by: Collection[str] | None = None,
+        below_zero: bool = False,
+    ) -> list[Sample]:
+        """An instant query's numbers; a scalar is one without labels.
+
+        `by`: the labels that the query lets series have, None for any. Numbers below zero are
+        left out unless they may be.
+        """
+        asked = {"query": query, "time": _seconds(at_ms)}
+        answer = await self._ask("api/v1/query", asked, doubts)
+        return prometheus_answers.vector(answer, at_ms, self._asked(by, below_zero), doubts)
 
     async def numbers(self, query: str, at_ms: int, doubts: set[str]) -> dict[str, float]:
         """The numbers of `promql.named`, by name; one that has no data is not there."""
-        return {s.labels["is"]: s.value for s in await self.vector(query, at_ms, doubts)}
+        named = await self.vector(query, at_ms, doubts, by=promql.NAMED)
+        return {name_of(each.labels): each.value for each in named}
 
-    async def samples(self, query: str, at_ms: int, doubts: set[str]) -> list[Samples]:
-        """The raw samples that an instant query for a range selects."""
+    async def samples(
+        self, selected: str, reach_ms: int, at_ms: int, doubts: set[str]
+    ) -> list[Samples]:
+        """The raw samples of selected series, in the `reach_ms` up to an instant."""
+        query = f"{selected}[{promql.duration(reach_ms)}]"
         answer = await self._ask("api/v1/query", {"query": query, "time": _seconds(at_ms)}, doubts)
-        return [_samples(series) for series in self._list(answer)]
+        # Prometheus 2 includes both ends.
+        instants_ms = range(at_ms - reach_ms, at_ms + 1)
+        return prometheus_answers.matrix(answer, instants_ms, self._asked(), doubts)
 
     async def steps(
-        self, query: str, start_ms: int, stop_ms: int, step_ms: int, doubts: set[str]
+        self,
+        query: str,
+        start_ms: int,
+        stop_ms: int,
+        step_ms: int,
+        doubts: set[str],
+        *,
+        by: Collection[str] | None = None,
+        below_zero: bool = False,
     ) -> list[Samples]:
-        """A range query's numbers at start, start + step, ... up to stop, both included."""
-        asked = {"start": _seconds(start_ms), "end": _seconds(stop_ms), "step": _seconds(step_ms)}
+        """A range query's numbers at start, start + step, ... up to stop, both included.
+
+        `by` and `below_zero` as in `vector`.
+        """
+        instants_ms = range(start_ms, stop_ms + 1, step_ms)
+        asked = {
+            "start": _seconds(start_ms),
+            "end": _seconds(instants_ms[-1]),
+            "step": _seconds(step_ms),
+        }
         answer = await self._ask("api/v1/query_range", {"query": query, **asked}, doubts)
-        listed = self._list(answer)
-        found = [_samples(series) for series in listed]
-        if sum(len(one.points) for one in found) < sum(len(series.values) for series in listed):
-            doubts.add(_NO_NUMBERS)
-        return found
+        return prometheus_answers.matrix(answer, instants_ms, self._asked(by, below_zero), doubts)
 
     async def label_values(
-        self, label: str, matching: str, *, from_ms: int, now_ms: int
+        self, label: str, matching: str, doubts: set[str], *, from_ms: int, now_ms: int
     ) -> frozenset[str]:
         """The values a label has had on matching series since about `from_ms`.
 
         Up to now always: asked for an older stretch, Prometheus leaves out what was written
         late and is in no block yet.
         """
-        answer = await self._upstream.get_json(
-            f"api/v1/label/{label}/values",
-            {"match[]": matching, "start": _seconds(from_ms), "end": _seconds(now_ms)},
-            _VALUES,
+        asked = {"match[]": matching, "start": _seconds(from_ms), "end": _seconds(now_ms)}
+        return prometheus_answers.texts(
+            await self._ask(f"api/v1/label/{label}/values", asked, doubts)
         )
-        if answer.status != "success":
-            raise UpstreamError(UPSTREAM, Reason.BAD_ANSWER, "status is not success")
-        return frozenset(answer.data)
 
     async def status(self, name: str) -> dict[str, Any]:
         """One of the server's status pages: `runtimeinfo`, `buildinfo`, `config`."""
-        return (await self._upstream.get_json(f"api/v1/status/{name}", {}, _FACTS)).data
+        return prometheus_answers.facts(
+            await self._upstream.get_json(f"api/v1/status/{name}", {}, _ANSWER)
+        )
 
-    async def _ask(self, path: str, asked: dict[str, str], doubts: set[str]) -> _Answer:
-        # Thanos may answer from what it can reach; we would rather be told.
-        params = {**asked, "timeout": self._timeout, "partial_response": "false"}
-        answer = await self._upstream.get_json(path, params, _ANSWER)
+    async def _ask(self, path: str, asked: dict[str, str], doubts: set[str]) -> Answer:
+        answer = await self._upstream.get_json(
+            path, {**asked, "timeout": self._timeout, **_AS_ASKED}, _ANSWER
+        )
         if answer.status != "success":
             raise UpstreamError(UPSTREAM, Reason.BAD_ANSWER, "status is not success")
-        # Remarks about an expression begin with "PromQL"; the rest is about the data.
-        if answer.is_partial or any(not text.startswith("PromQL") for text in answer.warnings):
-            doubts.add("Prometheus says that its answers may be incomplete")
+        if answer.doubtful():
+            doubts.add(NOT_ALL)
         return answer
 
-    def _list(self, answer: _Answer) -> list[_Series]:
-        if len(answer.data.result) > self._series:
-            raise UpstreamError(UPSTREAM, Reason.TOO_LARGE, f"more than {self._series} series")
-        return _convert(answer.data.result, list[_Series])
+    def _asked(self, by: Collection[str] | None = None, below_zero: bool = False) -> Asked:
+        labels = None if by is None else frozenset(by)
+        return Asked(labels=labels, below_zero=below_zero, most_series=self._series)
 
+
+# Thanos may answer from what it can reach, and VictoriaMetrics for other instants than those asked
+# for (of late ones, and where there are many); we would rather be told, and have those.
+_AS_ASKED = {"partial_response": "false", "nocache": "1"}
 
 # What an execution error says when the question, and not its size, is the trouble. Texts about
 # limits of Mimir ("add more label matchers") and VictoriaMetrics ("matching timeseries") are near.
@@ -267,25 +237,6 @@ _LIMIT_WORDS = (
     "matching timeseries exceeds",
     "cannot select more than",
 )
-
-
-def _convert(result: list[Any], shape: type[T]) -> T:
-    try:
-        return msgspec.convert(result, shape, strict=False)
-    except msgspec.ValidationError as exc:
-        raise UpstreamError(UPSTREAM, Reason.BAD_ANSWER, str(exc)) from exc
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UpstreamError(UPSTREAM, Reason.BAD_ANSWER, "a value that is no number") from None
-
-
-def _samples(series: _Series) -> Samples:
-    points = ((round(at * 1000), _number(number)) for at, number in series.values)
-    return Samples(series.metric, tuple(point for point in points if math.isfinite(point[1])))
 
 
 def _seconds(milliseconds: int) -> str:

@@ -247,7 +247,7 @@ class PrometheusCheck:
         day = self._day
         return bool(
             await self._api.label_values(
-                "__name__", metric, from_ms=day.start_ms, now_ms=day.stop_ms
+                "__name__", metric, set(), from_ms=day.start_ms, now_ms=day.stop_ms
             )
         )
 

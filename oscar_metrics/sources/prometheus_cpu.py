@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import ServiceKey, UsageMethod
 from oscar_metrics.sources import promql
-from oscar_metrics.sources.prometheus_api import UPSTREAM, PrometheusApi, Samples
+from oscar_metrics.sources.prometheus_answers import UPSTREAM, Samples
+from oscar_metrics.sources.prometheus_api import PrometheusApi
 from oscar_metrics.sources.prometheus_forms import Form, Stretch, doubts_of, stretches
 from oscar_metrics.sources.prometheus_labels import POD_LABEL_NAMES, PodKey, ServiceNames
 from oscar_metrics.sources.prometheus_samples import SampledWindow, age_seconds
@@ -48,7 +49,8 @@ class Pods:
             return {}
         query = promql.pod_labels(self._namespace, POD_LABEL_NAMES, window.length_ms)
         labels: dict[PodKey, dict[str, str]] = {}
-        for sample in await self._api.vector(query, window.stop_ms, doubts):
+        by = ("namespace", "pod", *POD_LABEL_NAMES)
+        for sample in await self._api.vector(query, window.stop_ms, doubts, by=by):
             labels.setdefault(pod_of(sample.labels), {}).update(sample.labels)
         return labels
 
@@ -155,7 +157,7 @@ class CpuReading:
             promql.CPU, form.matchers, form.group, part.step_ms, by_container=form.by_container
         )
         try:
-            return await self._answers(query, part)
+            return await self._answers(query, part, form.group)
         except UpstreamError as exc:
             raise WholeHoursError(exc) from exc
 
@@ -168,31 +170,32 @@ class CpuReading:
             interval_ms=self._interval_ms,
             restarts=form.restarts,
         )
-        queries = {
-            "growth": question.growth,
-            "tails": question.tails,
-            "resumed": question.resumed_tails,
-            "singles": question.singles,
-            "resumed_singles": question.resumed_singles,
-            "unseen": question.not_seen_before,
+        by_group, one_by_one = form.group, question.identity
+        queries: dict[str, tuple[str, Collection[str]]] = {
+            "growth": (question.growth, by_group),
+            "tails": (question.tails, by_group),
+            "resumed": (question.resumed_tails, by_group),
+            "singles": (question.singles, one_by_one),
+            "resumed_singles": (question.resumed_singles, one_by_one),
+            "unseen": (question.not_seen_before, ()),
         }
         if form.restarts:
-            queries["restarted"] = question.restarted
+            queries["restarted"] = question.restarted, one_by_one
         said: dict[str, list[Samples]] = await together(
-            {name: self._answers(query, part) for name, query in queries.items()}
+            {name: self._answers(query, part, by) for name, (query, by) in queries.items()}
         )
         singles, resumed = said["singles"], said["resumed_singles"]
         if len(singles) > _SINGLES_MOST:
             raise UpstreamError(UPSTREAM, Reason.LIMIT, f"{len(singles)} short containers")
         amounts = [*said["growth"], *said["tails"], *map(_taken_off, said["resumed"])]
         if singles:
-            ages = await self._answers(question.ages_of_singles, part)
+            ages = await self._ages(question.ages_of_singles, part, one_by_one)
             amounts += self._tails_of_singles(singles, ages)
             for _, age in (point for samples in ages for point in samples.points):
                 quarter = int(4000 * age // self._interval_ms)
                 self._singles[max(0, min(quarter, 3))] += 1
         if resumed:
-            ages = await self._answers(question.ages_of_resumed_singles, part)
+            ages = await self._ages(question.ages_of_resumed_singles, part, one_by_one)
             amounts += map(_taken_off, self._tails_of_singles(resumed, ages))
         if restarted := said.get("restarted"):
             amounts += await self._by_samples(part, form, question, restarted)
@@ -226,7 +229,7 @@ class CpuReading:
             raise UpstreamError(UPSTREAM, Reason.LIMIT, f"{len(restarted)} restarted containers")
         windows = {at_ms: self._sampled(part.piece(at_ms), question) for at_ms in _ends(restarted)}
         seen_from_ms = min(window.seen_from_ms for window in windows.values())
-        reach = promql.duration(part.window.stop_ms - seen_from_ms)
+        reach_ms = part.window.stop_ms - seen_from_ms
         containers = {_container(samples.labels): samples for samples in restarted}
         pods = sorted({(namespace, pod) for namespace, pod, _ in containers})
         amounts: list[Samples] = []
@@ -235,7 +238,8 @@ class CpuReading:
             read = await together(
                 {
                     metric: self._api.samples(
-                        f"{promql.selector(metric, matchers)}[{reach}]",
+                        promql.selector(metric, matchers),
+                        reach_ms,
                         part.window.stop_ms,
                         self._general_doubts,
                     )
@@ -262,8 +266,12 @@ class CpuReading:
             ended_after_ms=question.ended_after_ms,
         )
 
-    async def _answers(self, query: str, part: Part) -> list[Samples]:
-        return await answers(self._api, query, part, self._general_doubts)
+    async def _answers(self, query: str, part: Part, by: Collection[str]) -> list[Samples]:
+        return await answers(self._api, query, part, self._general_doubts, by=by)
+
+    async def _ages(self, query: str, part: Part, by: Collection[str]) -> list[Samples]:
+        # Of a container that was just started, on a node whose clock is behind.
+        return await answers(self._api, query, part, self._general_doubts, by=by, below_zero=True)
 
 
 def pod_of(labels: Mapping[str, str]) -> PodKey:

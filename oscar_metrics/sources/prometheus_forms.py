@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from oscar_metrics.facts import UsageMethod
 from oscar_metrics.sources import promql
+from oscar_metrics.sources.prometheus_answers import name_of
 from oscar_metrics.sources.prometheus_api import PrometheusApi
 from oscar_metrics.sources.prometheus_windows import HOUR_MS, Window, answers, parts
 
@@ -70,10 +71,10 @@ async def stretches(
     by_hour: dict[int, Counts] = {}
     for part in parts(asked, HOUR_MS):
         query = promql.forms(namespace, part.step_ms)
-        for samples in await answers(api, query, part, doubts):
+        for samples in await answers(api, query, part, doubts, by=promql.NAMED):
             for at_ms, value in samples.points:
                 hour = (at_ms - 1) // HOUR_MS
-                by_hour.setdefault(hour, Counter())[samples.labels["is"]] = round(value)
+                by_hour.setdefault(hour, Counter())[name_of(samples.labels)] = round(value)
     hours = [
         (hour, _form_of(namespace, counts), counts)
         for hour in range(first_ms // HOUR_MS, last_ms // HOUR_MS)

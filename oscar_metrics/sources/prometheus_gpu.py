@@ -35,6 +35,9 @@ NO_PHASES = (
     "kube_pod_status_phase"
 )
 
+_BY_POD = ("namespace", "pod")
+_BY_SERVICE = ("namespace", "service", "pod")
+
 
 class AllocatedGpus:
     """GPUs that running pods asked for, times how long."""
@@ -61,7 +64,7 @@ class AllocatedGpus:
     async def measure(self, window: Window) -> Pieces:
         """GPU-seconds by quarter-hour. Raises UpstreamError."""
         found = [
-            (part, await answers(self._api, self._query(part), part, self._doubts))
+            (part, await answers(self._api, self._query(part), part, self._doubts, by=_BY_POD))
             for part in parts(window, QUARTER_MS)
             if _off_step(part.window.start_ms) < _off_step(part.window.stop_ms)
         ]
@@ -105,12 +108,12 @@ class GpuCounter:
             query = promql.increase(
                 promql.GPU_USAGE,
                 self._namespace,
-                ("namespace", "service", "pod"),
+                _BY_SERVICE,
                 part.step_ms,
                 by_container=False,
             )
             try:
-                grown = await answers(self._api, query, part, self._doubts)
+                grown = await answers(self._api, query, part, self._doubts, by=_BY_SERVICE)
             except UpstreamError as exc:
                 raise WholeHoursError(exc) from exc
             pieces |= pieces_of(part, [(self._key(each.labels), each) for each in grown])

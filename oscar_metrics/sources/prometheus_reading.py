@@ -120,7 +120,7 @@ class UsageReading:
         from_ms = max(0, window.start_ms - promql.REACH_MS)
 
         def values(label: str, matching: str) -> Coroutine[Any, Any, frozenset[str]]:
-            return api.label_values(label, matching, from_ms=from_ms, now_ms=now_ms)
+            return api.label_values(label, matching, self._doubts, from_ms=from_ms, now_ms=now_ms)
 
         metrics = await values("__name__", f"{{{promql.one_of('__name__', promql.METRICS)}}}")
         about: dict[str, Coroutine[Any, Any, Any]] = {

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from oscar_metrics.sources.prometheus_api import Samples
+from oscar_metrics.sources.prometheus_answers import Samples
 
 Points = Sequence[tuple[int, float]]
 

@@ -12,7 +12,8 @@ import msgspec
 from oscar_metrics.errors import UpstreamError
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources import promql
-from oscar_metrics.sources.prometheus_api import RANGE_POINTS, PrometheusApi, Samples
+from oscar_metrics.sources.prometheus_answers import Samples, name_of
+from oscar_metrics.sources.prometheus_api import RANGE_POINTS, PrometheusApi
 from oscar_metrics.sources.prometheus_windows import Window, together
 from oscar_metrics.timerange import MILLISECOND_NS, Span
 
@@ -24,7 +25,7 @@ _HOUR_MS = 3_600_000
 _DAY_MS = 86_400_000
 _USUAL_INTERVAL_MS = 60_000
 _BY_SIZE_TOO = " or "
-_DURATION = re.compile(r"(\d+)(y|w|d|h|ms|m|s)")
+_DURATION = re.compile(r"(\d{1,12})(y|w|d|h|ms|m|s)")
 _UNIT_MS = {"y": 365 * _DAY_MS, "w": 7 * _DAY_MS, "d": _DAY_MS, "h": _HOUR_MS}
 _UNIT_MS |= {"m": 60_000, "s": 1000, "ms": 1}
 
@@ -72,7 +73,7 @@ async def scrapes_of(
     from_ms = max(0, window.start_ms - promql.REACH_MS)
     labels = await together(
         {
-            label: api.label_values(label, metric, from_ms=from_ms, now_ms=now_ms)
+            label: api.label_values(label, metric, doubts, from_ms=from_ms, now_ms=now_ms)
             for label in ("job", "metrics_path")
         }
     )
@@ -189,8 +190,8 @@ async def _presence(
 
     async def ask(first: int, stop: int) -> None:
         from_ms, to_ms = first_ms + first * slot_ms, first_ms + (stop - 1) * slot_ms
-        for series in await api.steps(query, from_ms, to_ms, slot_ms, doubts):
-            (up if series.labels.get("is") == "up" else of).update(series.points)
+        for series in await api.steps(query, from_ms, to_ms, slot_ms, doubts, by=promql.NAMED):
+            (up if name_of(series.labels) == "up" else of).update(series.points)
 
     count = max(0, (window.stop_ms - first_ms) // slot_ms + 1)
     await api.narrowing("scraped", *parts.values(), least=_FEWEST_POINTS).pieces(count, points, ask)
@@ -214,7 +215,7 @@ async def _interval(
             if name != "__name__"
         ]
         selected = promql.selector(selected, ",".join(matchers))
-    found = interval_ms_of(await api.samples(f"{selected}[1h]", at_ms, doubts))
+    found = interval_ms_of(await api.samples(selected, _HOUR_MS, at_ms, doubts))
     return _USUAL_INTERVAL_MS if found is None else found
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from oscar_metrics.errors import REASON_TEXT, Reason, UpstreamError
 from oscar_metrics.facts import ServiceKey
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.narrowing import REFUSED, TOO_MUCH, Narrowing
-from oscar_metrics.sources.prometheus_api import UPSTREAM, PrometheusApi, Samples
+from oscar_metrics.sources.prometheus_answers import UPSTREAM, Samples
+from oscar_metrics.sources.prometheus_api import PrometheusApi
 from oscar_metrics.tasks import task_group
 from oscar_metrics.timerange import HOUR_NS, MILLISECOND_NS, SLOT_NS, Span
 
@@ -75,15 +76,28 @@ def parts(window: Window, step_ms: int) -> list[Part]:
     return [part for part in cut if part.window.length_ms]
 
 
-async def answers(api: PrometheusApi, query: str, part: Part, doubts: set[str]) -> list[Samples]:
-    """What a query about `step_ms` says at the end of each piece. Raises UpstreamError."""
-    window, step_ms = part
-    if window.length_ms == step_ms:
+async def answers(
+    api: PrometheusApi,
+    query: str,
+    part: Part,
+    doubts: set[str],
+    *,
+    by: Collection[str] | None = None,
+    below_zero: bool = False,
+) -> list[Samples]:
+    """What a query about `step_ms` says at the end of each piece. Raises UpstreamError.
+
+    `by` and `below_zero` as in `PrometheusApi.vector`.
+    """
+    (start_ms, stop_ms), step_ms = part
+    if part.window.length_ms == step_ms:
         return [
-            Samples(sample.labels, ((window.stop_ms, sample.value),))
-            for sample in await api.vector(query, window.stop_ms, doubts)
+            Samples(sample.labels, ((stop_ms, sample.value),))
+            for sample in await api.vector(query, stop_ms, doubts, by=by, below_zero=below_zero)
         ]
-    return await api.steps(query, window.start_ms + step_ms, window.stop_ms, step_ms, doubts)
+    return await api.steps(
+        query, start_ms + step_ms, stop_ms, step_ms, doubts, by=by, below_zero=below_zero
+    )
 
 
 Seconds = dict[ServiceKey, float]

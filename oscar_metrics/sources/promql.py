@@ -54,6 +54,8 @@ CONTAINERS = 'container!="",container!="POD"'
 SCRAPER_SERVICE = ".*kubelet"
 # One series of a container, also where there is one for each CPU.
 _ONE_CPU = 'cpu=~"|total|cpu0+"'
+# The label that tells numbers apart which one question asks for.
+NAMED = ("is",)
 _IDENTITY = ("namespace", "pod", "container", "id", "name")
 _DNS_1123 = re.compile(r"[a-z0-9]([a-z0-9-]{0,251}[a-z0-9])?", re.ASCII)
 _REGEX_SPECIAL = re.compile(r"([\\.+*?()|\[\]{}^$])")
@@ -326,8 +328,13 @@ class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):
         return f"(time() - {(self.window_ms + self.reach_ms) / 1000 + 1:.3f})"
 
     @property
+    def identity(self) -> tuple[str, ...]:
+        """The labels of answers about containers one by one."""
+        return tuple(dict.fromkeys((*_IDENTITY, *self.group)))
+
+    @property
     def _identity(self) -> str:
-        return ",".join(dict.fromkeys((*_IDENTITY, *self.group)))
+        return ",".join(self.identity)
 
     def _sum(self, vector: str) -> str:
         return f"sum by ({','.join(self.group)}) ({self._all(vector)})"

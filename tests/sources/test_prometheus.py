@@ -332,9 +332,9 @@ async def test_a_window_that_times_out_is_asked_in_halves(scene: Scene) -> None:
     "beside", ['"warnings":["a store is down"]', '"isPartial":true,"trace":{}']
 )
 async def test_what_the_server_doubts_is_doubted(scene: Scene, beside: str) -> None:
-    empty = f'{{"status":"success",{beside},"data":{{"resultType":"vector","result":[]}}}}'
-
     def doubtful(request: Request) -> Reply | None:
+        kind = "matrix" if request.path.endswith("query_range") else "vector"
+        empty = f'{{"status":"success",{beside},"data":{{"resultType":"{kind}","result":[]}}}}'
         asked = "count_over_time" in request.parameters.get("query", "")
         return Reply(body=empty.encode()) if asked else None
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oscar_metrics.sources.prometheus_api import Samples
+from oscar_metrics.sources.prometheus_answers import Samples
 from oscar_metrics.sources.prometheus_samples import SampledWindow
 
 SECOND = 1000

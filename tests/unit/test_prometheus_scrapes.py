@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oscar_metrics.sources.prometheus_api import Samples
+from oscar_metrics.sources.prometheus_answers import Samples
 from oscar_metrics.sources.prometheus_scrapes import duration_ms, interval_ms_of, missing
 from oscar_metrics.sources.prometheus_windows import Window
 
