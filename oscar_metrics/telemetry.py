@@ -82,6 +82,36 @@ class Telemetry:
             ("upstream", "decision"),
             registry=self.registry,
         )
+        self.retries_allowed = Gauge(
+            "oscar_metrics_upstream_retries_allowed",
+            "Retries that the calls of the last minute allow.",
+            ("upstream",),
+            registry=self.registry,
+        )
+        self.retries_left = Gauge(
+            "oscar_metrics_upstream_retries_left",
+            "Those of them that were not made.",
+            ("upstream",),
+            registry=self.registry,
+        )
+        self.places = Gauge(
+            "oscar_metrics_upstream_places",
+            "Calls that may be under way at once.",
+            ("upstream",),
+            registry=self.registry,
+        )
+        self.calls_in_progress = Gauge(
+            "oscar_metrics_upstream_calls_in_progress",
+            "Calls that are under way.",
+            ("upstream",),
+            registry=self.registry,
+        )
+        self.calls_waiting = Gauge(
+            "oscar_metrics_upstream_calls_waiting",
+            "Calls that wait for a place, of their report's share or of all.",
+            ("upstream",),
+            registry=self.registry,
+        )
         self.answers = Counter(
             "oscar_metrics_answers_total",
             "Reports answered, by where they came from: made, shared (made for others who asked"

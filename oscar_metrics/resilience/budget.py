@@ -30,8 +30,17 @@ class RetryBudget:
 
     def spend(self, now: float) -> bool:
         """Whether one more retry is within the budget; then it is counted."""
-        tries, retries = self._recent.totals(now)
-        if retries >= FLOOR + (tries - retries) * self._percent // 100:
+        if not self.left(now):
             return False
         self._recent.add(now, marked=True)
         return True
+
+    def allowed(self, now: float) -> int:
+        """How many retries the calls of the last minute allow."""
+        tries, retries = self._recent.totals(now)
+        return FLOOR + (tries - retries) * self._percent // 100
+
+    def left(self, now: float) -> int:
+        """How many of them were not made."""
+        _, retries = self._recent.totals(now)
+        return max(0, self.allowed(now) - retries)

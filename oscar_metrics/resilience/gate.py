@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, TypeVar
 
@@ -87,6 +88,15 @@ class Gate:
             random=random.random,
         )
         self._openings_told = 0
+        self._in_progress = telemetry.calls_in_progress.labels(upstream)
+        self._waiting = telemetry.calls_waiting.labels(upstream)
+        telemetry.places.labels(upstream).set(concurrency)
+        # Read when they are asked for, since they change with time alone, on the clock that event
+        # loops go by.
+        budget = self._budget
+        allowed, left = telemetry.retries_allowed, telemetry.retries_left
+        allowed.labels(upstream).set_function(lambda: budget.allowed(time.monotonic()))
+        left.labels(upstream).set_function(lambda: budget.left(time.monotonic()))
         self._tell()
 
     async def ask(self, once: Callable[[], Awaitable[T]]) -> T:
@@ -132,10 +142,12 @@ class Gate:
         result = Result.NOTHING
         try:
             async with contextlib.AsyncExitStack() as taken:
-                if (one := asker()) is not None:
-                    places = one.places(self._upstream, self._places_of_one)
-                    await taken.enter_async_context(places)
-                await taken.enter_async_context(self._places)
+                with self._waiting.track_inprogress():
+                    if (one := asker()) is not None:
+                        places = one.places(self._upstream, self._places_of_one)
+                        await taken.enter_async_context(places)
+                    await taken.enter_async_context(self._places)
+                taken.enter_context(self._in_progress.track_inprogress())
                 if not self._breaker.holds(ticket):
                     raise self._refusal()
                 began = now()

@@ -337,3 +337,35 @@ async def test_an_answer_that_is_still_coming_keeps_its_place() -> None:
             await asyncio.sleep(0)
         assert not waiting.done()
     assert await waiting == "answer"
+
+
+async def test_metrics_tell_of_places_and_of_what_the_retry_budget_has_left() -> None:
+    telemetry = Telemetry()
+    asked = gate(Protection(retry_percent=100), concurrency=2, attempts=2, telemetry=telemetry)
+
+    def shown() -> dict[str, float]:
+        names = ("places", "calls_in_progress", "calls_waiting", "retries_allowed", "retries_left")
+        return {name: value_of(telemetry, name, upstream=NAME) for name in names}
+
+    idle = {"places": 2, "calls_in_progress": 0, "calls_waiting": 0}
+    assert shown() == {**idle, "retries_allowed": FLOOR, "retries_left": FLOOR}
+    end = asyncio.Event()
+    calls = [asyncio.create_task(asked.ask(end.wait)) for _ in range(5)]
+    calls.append(asyncio.create_task(asked.ask(asyncio.Event().wait)))
+    await asyncio.sleep(0.01)
+    busy = {"places": 2, "calls_in_progress": 2, "calls_waiting": 4}
+    assert shown() == {**busy, "retries_allowed": FLOOR + 6, "retries_left": FLOOR + 6}
+    end.set()
+    calls.pop().cancel()
+    await asyncio.gather(*calls)
+    upstream = Upstream(Reason.SERVER_ERROR, retry_after=0)
+    assert await reason_of(asked.ask(upstream)) is Reason.SERVER_ERROR
+    assert shown() == {**idle, "retries_allowed": FLOOR + 7, "retries_left": FLOOR + 6}
+
+
+async def test_an_answer_that_is_still_coming_has_its_place() -> None:
+    telemetry = Telemetry()
+    asked = gate(telemetry=telemetry)
+    async with asked.keeping_place(Upstream()):
+        assert value_of(telemetry, "calls_in_progress", upstream=NAME) == 1
+    assert value_of(telemetry, "calls_in_progress", upstream=NAME) == 0
