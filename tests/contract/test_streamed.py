@@ -1,0 +1,213 @@
+"""Answers in pieces, on a socket: made as they are read, and whole, or seen to be cut."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+import threading
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from litestar import Litestar, Request, Response, route
+from litestar.enums import HttpMethod
+from litestar.middleware import DefineMiddleware
+from structlog.testing import capture_logs
+
+from oscar_metrics.handlers import audit
+from oscar_metrics.handlers.answer_headers import AnswerHeaders
+from oscar_metrics.handlers.audit import Audited
+from oscar_metrics.handlers.bounded_http import BoundedHttp
+from oscar_metrics.handlers.connection_settings import ConnectionSettings
+from oscar_metrics.handlers.cors import Cors
+from oscar_metrics.handlers.ended_early import EndedEarly
+from oscar_metrics.handlers.measured import Measured
+from oscar_metrics.handlers.streamed import Streamed
+from oscar_metrics.telemetry import Telemetry
+from tests.contract.serving import listening
+from tests.contract.test_bounds import dial, rest
+from tests.servers.process import wait_until
+
+PIECE = b"x" * 64 * 1024
+ENDLESS = 1 << 40
+# What the system holds between two processes, and more.
+HELD_BYTES = 32 * 1024 * 1024
+
+
+class Pieces:
+    """The routes, and what became of the last answer."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.last: Generator[bytes, None, None] = self._make(0)
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def _make(self, count: int) -> Generator[bytes, None, None]:
+        for number in range(count):
+            self.made = number + 1
+            yield PIECE
+
+    def is_closed(self) -> bool:
+        return inspect.getgeneratorstate(self.last) == inspect.GEN_CLOSED
+
+    async def answer(self, request: Request[Any, Any, Any]) -> Response[bytes]:
+        audit.begin(request)
+        self.loop = asyncio.get_running_loop()
+        self.made, self.last = 0, self._make(request.path_params["count"])
+        return Streamed(self.last, {"Content-Type": "text/csv", "X-Own": "1"})
+
+    async def small(self) -> Response[bytes]:
+        return Response(b"small")
+
+
+class Served:
+    """A server of them."""
+
+    def __init__(self, client: httpx.Client, pieces: Pieces, connections: set[object]) -> None:
+        self.client = client
+        self.pieces = pieces
+        self._connections = connections
+
+    def end(self) -> None:
+        """What a stopping server does in the end."""
+        assert self.pieces.loop is not None
+        for connection in list(self._connections):
+            assert isinstance(connection, BoundedHttp)
+            self.pieces.loop.call_soon_threadsafe(connection.drop_if_begun)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    pieces = Pieces()
+    ended_early = DefineMiddleware(EndedEarly, stop=asyncio.Event())
+    reads = [HttpMethod.GET, HttpMethod.HEAD]
+    litestar = Litestar(
+        [
+            route("/pieces/{count:int}", http_method=reads, middleware=[ended_early])(
+                pieces.answer
+            ),
+            route("/small", http_method=reads)(pieces.small),
+        ],
+        openapi_config=None,
+        logging_config=None,
+    )
+    telemetry = Telemetry()
+    app = Measured(AnswerHeaders(Audited(litestar), Cors(())), telemetry)
+    with (
+        listening(app, telemetry, ConnectionSettings()) as (url, server),
+        httpx.Client(base_url=url, timeout=30) as client,
+    ):
+        yield Served(client, pieces, server.server_state.connections)  # type: ignore[arg-type]
+
+
+def ask(served: Served, path: str, version: str = "1.1") -> socket.socket:
+    peer = dial(served.client)
+    peer.sendall(f"GET {path} HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+    return peer
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_all_pieces_arrive(served: Served, count: int) -> None:
+    for _ in range(2):
+        response = served.client.get(f"/pieces/{count}")
+        assert response.status_code == 200
+        assert response.content == PIECE * count
+        assert response.headers["transfer-encoding"] == "chunked"
+        assert response.headers["content-type"] == "text/csv"
+        assert response.headers["x-own"] == "1"
+        assert response.headers["x-content-type-options"] == "nosniff"
+    assert served.pieces.is_closed()
+
+
+def test_asking_for_the_head_makes_no_piece(served: Served) -> None:
+    response = served.client.head(f"/pieces/{ENDLESS}")
+    assert response.status_code == 200
+    assert response.content == b""
+    assert response.headers["content-type"] == "text/csv"
+    assert served.pieces.made == 0
+    assert served.pieces.is_closed()
+    assert served.client.get("/small").content == b"small"
+
+
+def test_who_knows_no_chunks_gets_it_whole(served: Served) -> None:
+    with ask(served, "/pieces/100", version="1.0") as peer:
+        head, _, body = rest(peer).partition(b"\r\n\r\n")
+    assert body == PIECE * 100
+    assert b"\r\ncontent-length: %d\r\n" % len(body) in head
+    assert b"chunked" not in head
+
+
+def stopped_at(pieces: Pieces) -> int:
+    """How many are made when no more are."""
+    before = -1
+    while before != pieces.made:
+        before = pieces.made
+        time.sleep(0.3)
+    return before
+
+
+def test_no_more_is_made_than_is_read(served: Served) -> None:
+    with ask(served, f"/pieces/{ENDLESS}") as peer:
+        assert peer.recv(1) == b"H"
+        made = stopped_at(served.pieces)
+        assert made * len(PIECE) < HELD_BYTES
+        for _ in range(2 * HELD_BYTES // len(PIECE)):
+            peer.recv(len(PIECE), socket.MSG_WAITALL)
+        assert served.pieces.made > made
+        assert not served.pieces.is_closed()
+
+
+@pytest.mark.parametrize("is_reading", [True, False])
+def test_when_the_reader_goes_no_more_is_made(served: Served, is_reading: bool) -> None:
+    with capture_logs() as lines:
+        with ask(served, f"/pieces/{ENDLESS}") as peer:
+            assert peer.recv(1) == b"H"
+            if is_reading:
+                peer.recv(HELD_BYTES, socket.MSG_WAITALL)
+            else:
+                stopped_at(served.pieces)
+            assert not served.pieces.is_closed()
+        wait_until(served.pieces.is_closed, "its end", timeout_seconds=20)
+        wait_until(lambda: bool(lines), "its line", timeout_seconds=20)
+    [line] = lines
+    assert (line["event"], line["status"], line["error"]) == ("report", 200, "client gone")
+
+
+def test_others_are_answered_meanwhile(served: Served) -> None:
+    with ask(served, f"/pieces/{ENDLESS}") as peer:
+
+        def read() -> None:
+            while peer.recv(1 << 20):
+                pass
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        for _ in range(50):
+            assert served.client.get("/small").content == b"small"
+        made = served.pieces.made
+        wait_until(lambda: served.pieces.made > made, "more of it", timeout_seconds=20)
+        peer.shutdown(socket.SHUT_RDWR)
+        reading.join()
+
+
+@pytest.mark.parametrize("is_reading", [True, False])
+def test_a_stopping_server_cuts_it_so_that_it_shows(served: Served, is_reading: bool) -> None:
+    with ask(served, f"/pieces/{ENDLESS}") as peer:
+        assert peer.recv(1) == b"H"
+        if not is_reading:
+            stopped_at(served.pieces)
+        served.end()
+        wait_until(served.pieces.is_closed, "its end", timeout_seconds=20)
+        assert not rest(peer).endswith(b"0\r\n\r\n")
+    with pytest.raises(httpx.RemoteProtocolError):
+        read_until_ended(served)
+
+
+def read_until_ended(served: Served) -> None:
+    with served.client.stream("GET", f"/pieces/{ENDLESS}") as response:
+        for number, _ in enumerate(response.iter_raw()):
+            if number == 10:
+                served.end()
