@@ -29,8 +29,8 @@ from oscar_metrics.outcome import Ok, Outcome
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.logql import calls_by_group, mentioning
 from oscar_metrics.sources.loki import LokiLogs, queries
+from oscar_metrics.sources.loki_answers import Series, StreamLines
 from oscar_metrics.sources.loki_api import LokiSettings as Settings
-from oscar_metrics.sources.loki_api import Series, StreamLines
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, SLOT_NS, Span, windows
 from tests.servers.loki import Loki, Stream

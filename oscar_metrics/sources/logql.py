@@ -286,12 +286,16 @@ _EXECUTION = (
 _ACCESS = rf"[^|\[]*(?P<{OTHER}>\[GIN\])[^|\[]*(?: \| [^|]*){{4}}"
 
 
+def groups(*, users: bool) -> tuple[str, ...]:
+    """The labels that `calls_by_group` groups by."""
+    return (KIND, PATH, LOGGED, OTHER, *((USER,) if users else ()))
+
+
 def calls_by_group(query: LogQuery, *, users: bool) -> str:
     """How many lines a query has per quarter of an hour, grouped by what decides about them.
 
     Lines of any form but the ones parsed here are in the group without labels: they are
     counted, and not understood. Evaluated at the slots' ends, over (end - 15 min, end].
     """
-    labels = [KIND, PATH, LOGGED, OTHER, *([USER] if users else [])]
     parsed = query.then(f"| regexp `^(?:{_EXECUTION}|{_ACCESS})$`")
-    return f"sum by ({', '.join(labels)}) (count_over_time({parsed}[15m]))"
+    return f"sum by ({', '.join(groups(users=users))}) (count_over_time({parsed}[15m]))"

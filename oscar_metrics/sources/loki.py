@@ -18,7 +18,8 @@ from oscar_metrics.sources.logql import (
     mentioning,
     parse_template,
 )
-from oscar_metrics.sources.loki_api import ORIGIN, LokiApi, LokiSettings
+from oscar_metrics.sources.loki_answers import ORIGIN
+from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, noting
 from oscar_metrics.sources.loki_check import LokiCheck, why_nothing
 from oscar_metrics.sources.loki_counting import ServiceCounting
 from oscar_metrics.sources.loki_paging import Paging
@@ -172,7 +173,8 @@ class LokiLogs:
             async with asyncio.timeout_at(deadline):
                 await self._learn_limits(now_ns)
             survey = Survey(self._api, self._settings, query, span, now_ns)
-            await survey.run(counting, deadline)
+            with noting(survey.doubts):
+                await survey.run(counting, deadline)
             if survey.speaks:
                 return survey
             gaps = tuple(join_gaps(survey.gaps, survey.reachable))
@@ -207,7 +209,7 @@ class LokiLogs:
             asked=span,
             now_ns=now_ns,
             gaps=survey.gaps,
-            doubts=[*failures(survey.reasons), *not_understood(*lines)],
+            doubts=[*failures(survey.reasons), *sorted(survey.doubts), *not_understood(*lines)],
             notes=[MAY_GROW] if survey.may_grow else [],
         )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,7 +14,16 @@ from msgspec import Meta
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.resilience.learned import Learned
+from oscar_metrics.sources import loki_answers
 from oscar_metrics.sources.logql import EXECUTIONS_QUERY, EXPOSED_QUERY, LogQuery, Matcher
+from oscar_metrics.sources.loki_answers import (
+    NOT_ALL,
+    ORIGIN,
+    MatrixAnswer,
+    Series,
+    StreamLines,
+    StreamsAnswer,
+)
 from oscar_metrics.sources.narrowing import TOO_MUCH, Narrowing
 from oscar_metrics.sources.upstream import Upstream, UpstreamLimits, version_of
 from oscar_metrics.sources.upstream_credentials import CredentialSettings
@@ -20,7 +31,8 @@ from oscar_metrics.sources.upstream_tls import TlsSettings
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, MILLISECOND_NS, SECOND_NS, Span
 
-ORIGIN = "loki"
+# No Loki splits a day into more: every part is a question of its own.
+_NARROWEST_SPLIT_NS = 60 * SECOND_NS
 # The labels in which a pipeline may have put a call's country; the first that is set counts.
 COUNTRY_LABELS = ("geoip_country_code", "geoip_country_name", "country", "country_code")
 
@@ -83,27 +95,6 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
 
 
-class Entry(msgspec.Struct, array_like=True, gc=False):
-    """A line and its time; what may follow in the answer is ignored."""
-
-    at_ns: int
-    line: str
-
-
-class StreamLines(msgspec.Struct):
-    """Lines of one stream, in time order. Loki merges structured metadata into the labels."""
-
-    stream: dict[str, str]
-    values: list[Entry]
-
-
-class Series(msgspec.Struct):
-    """One group of a metric query that counts: (seconds since the epoch, count) pairs."""
-
-    metric: dict[str, str]
-    values: list[tuple[float, int]]
-
-
 class _Summary(msgspec.Struct, frozen=True):
     splits: int | None = None
 
@@ -120,28 +111,8 @@ class _SplitAnswer(msgspec.Struct):
     data: _Split
 
 
-class _Streams(msgspec.Struct):
-    resultType: Literal["streams"]  # noqa: N815 - Loki's name
-    result: list[StreamLines]
-
-
-class _Matrix(msgspec.Struct):
-    resultType: Literal["matrix"]  # noqa: N815 - Loki's name
-    result: list[Series]
-
-
-class _StreamsAnswer(msgspec.Struct):
-    status: Literal["success"]
-    data: _Streams
-
-
-class _MatrixAnswer(msgspec.Struct):
-    status: Literal["success"]
-    data: _Matrix
-
-
 class _Stats(msgspec.Struct):
-    streams: int
+    streams: Annotated[int, Meta(ge=0)]
 
 
 class _Names(msgspec.Struct):
@@ -155,8 +126,8 @@ class _SeriesAnswer(msgspec.Struct):
 
 
 class _Limits(msgspec.Struct):
-    max_entries_limit_per_query: int | None = None
-    max_query_series: int | None = None
+    max_entries_limit_per_query: Annotated[int, Meta(ge=0)] | None = None
+    max_query_series: Annotated[int, Meta(ge=0)] | None = None
     max_query_length: str = ""
     max_query_lookback: str = ""
     retention_period: str = ""
@@ -168,13 +139,31 @@ class _LimitsAnswer(msgspec.Struct):
 
 
 # Loki writes its numbers as strings.
-_STREAMS = msgspec.json.Decoder(_StreamsAnswer, strict=False)
-_MATRIX = msgspec.json.Decoder(_MatrixAnswer, strict=False)
+_STREAMS = msgspec.json.Decoder(StreamsAnswer, strict=False)
+_MATRIX = msgspec.json.Decoder(MatrixAnswer, strict=False)
 _SPLIT = msgspec.json.Decoder(_SplitAnswer)
 _STATS = msgspec.json.Decoder(_Stats)
 _NAMES = msgspec.json.Decoder(_Names)
 _SERIES = msgspec.json.Decoder(_SeriesAnswer)
 _LIMITS = msgspec.json.Decoder(_LimitsAnswer)
+
+
+_DOUBTS: ContextVar[set[str] | None] = ContextVar("doubts", default=None)
+
+
+@contextlib.contextmanager
+def noting(doubts: set[str]) -> Iterator[None]:
+    """What Loki says in the block, and in tasks begun there, of its own answers is noted here."""
+    token = _DOUBTS.set(doubts)
+    try:
+        yield
+    finally:
+        _DOUBTS.reset(token)
+
+
+def _note(warnings: list[str] | None) -> None:
+    if warnings and (doubts := _DOUBTS.get()) is not None:
+        doubts.add(NOT_ALL)
 
 
 class LokiApi:
@@ -224,16 +213,22 @@ class LokiApi:
             },
             _STREAMS,
         )
-        found = [stream for stream in answer.data.result if stream.values]
-        for stream in found:
-            if stream.values[0].at_ns not in span or stream.values[-1].at_ns not in span:
-                raise UpstreamError(ORIGIN, Reason.BAD_ANSWER, "lines of another time")
-        return found
+        _note(answer.warnings)
+        return loki_answers.lines(answer, query, span, limit)
 
     async def by_step(
-        self, expression: str, first_ns: int, last_ns: int, step_ns: int
+        self,
+        expression: str,
+        first_ns: int,
+        last_ns: int,
+        step_ns: int,
+        *,
+        by: Collection[str] = (),
     ) -> list[Series]:
-        """A metric expression evaluated at each multiple of the step from first to last."""
+        """A metric expression evaluated at each multiple of the step from first to last.
+
+        `by`: the labels that it groups by.
+        """
         answer = await self.upstream.get_json(
             "/loki/api/v1/query_range",
             {
@@ -244,7 +239,8 @@ class LokiApi:
             },
             _MATRIX,
         )
-        return answer.data.result
+        _note(answer.warnings)
+        return loki_answers.steps(answer, first_ns, last_ns, step_ns, by)
 
     async def streams_in_index(self, query: LogQuery, span: Span) -> int:
         """How many streams the index knows to have chunks in a span of whole seconds.
@@ -290,7 +286,9 @@ class LokiApi:
             return
         if (splits := answer.data.stats.summary.splits) is not None:
             width_ns, uneven = divmod(DAY_NS, max(1, splits))
-            self.known = msgspec.structs.replace(self.known, split_ns=0 if uneven else width_ns)
+            if uneven or width_ns < _NARROWEST_SPLIT_NS:
+                width_ns = 0
+            self.known = msgspec.structs.replace(self.known, split_ns=width_ns)
 
     async def _ask_limits(self) -> None:
         try:
@@ -365,7 +363,7 @@ def country_of(labels: Mapping[str, str]) -> str:
     return next((country for name in COUNTRY_LABELS if (country := labels.get(name))), "")
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|y|w|d|h|m|s)")
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ms|us|µs|ns|y|w|d|h|m|s)")
 _UNITS_NS = {
     "ns": 1,
     "us": 1000,

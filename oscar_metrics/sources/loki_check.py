@@ -9,7 +9,8 @@ from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import LogStream
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.sources.logql import LogQuery, lines_by_slot
-from oscar_metrics.sources.loki_api import COUNTRY_LABELS, ORIGIN, LokiApi, ServerLimits
+from oscar_metrics.sources.loki_answers import ORIGIN
+from oscar_metrics.sources.loki_api import COUNTRY_LABELS, LokiApi, ServerLimits
 from oscar_metrics.sources.loki_survey import failures, slot_ending
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, SLOT_NS, Span
 

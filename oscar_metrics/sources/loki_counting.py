@@ -15,8 +15,18 @@ from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import CallLog, Kind, ServiceCount
 from oscar_metrics.outcome import Gap
 from oscar_metrics.sources.log_lines import SEPARATOR, execution_from_fields
-from oscar_metrics.sources.logql import KIND, LOGGED, OTHER, PATH, USER, LogQuery, calls_by_group
-from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, Series
+from oscar_metrics.sources.logql import (
+    KIND,
+    LOGGED,
+    OTHER,
+    PATH,
+    USER,
+    LogQuery,
+    calls_by_group,
+    groups,
+)
+from oscar_metrics.sources.loki_answers import Series
+from oscar_metrics.sources.loki_api import LokiApi, LokiSettings
 from oscar_metrics.sources.loki_paging import Paging
 from oscar_metrics.sources.loki_survey import slot_ending
 from oscar_metrics.sources.loki_tally import Tally
@@ -147,7 +157,11 @@ class ServiceCounting:
 
     async def _ask(self, window: Span) -> list[Series]:
         return await self._api.by_step(
-            self._expression, window.start_ns + SLOT_NS, window.stop_ns, SLOT_NS
+            self._expression,
+            window.start_ns + SLOT_NS,
+            window.stop_ns,
+            SLOT_NS,
+            by=groups(users=self._users),
         )
 
     def _take(self, groups: list[Series], whole: Span) -> None:

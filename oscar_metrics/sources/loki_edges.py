@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from operator import attrgetter
 
 import msgspec
@@ -20,7 +20,8 @@ import msgspec
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.logql import LINE, LogQuery, count_at, count_up_to, lines_at
-from oscar_metrics.sources.loki_api import COUNTRY_LABELS, Entry, LokiApi, StreamLines, country_of
+from oscar_metrics.sources.loki_answers import Entry, StreamLines
+from oscar_metrics.sources.loki_api import COUNTRY_LABELS, LokiApi, country_of
 from oscar_metrics.sources.loki_tally import L, Tally
 from oscar_metrics.timerange import MILLISECOND_NS, Span
 
@@ -126,7 +127,9 @@ class Edges:
                 self._unsure[at_ns] = GapReason.TOO_DENSE
                 return
             if there > edge.lines:
-                groups = await self._at(lines_at(self._query, COUNTRY_LABELS), at_ns)
+                groups = await self._at(
+                    lines_at(self._query, COUNTRY_LABELS), at_ns, by=(LINE, *COUNTRY_LABELS)
+                )
                 edge.held = [
                     (country_of(labels), [Entry(at_ns, labels.get(LINE, ""))] * n)
                     for labels, n in groups
@@ -136,8 +139,10 @@ class Edges:
     async def _count(self, expression: str, at_ns: int) -> int:
         return sum(count for _, count in await self._at(expression, at_ns))
 
-    async def _at(self, expression: str, at_ns: int) -> list[tuple[dict[str, str], int]]:
-        series = await self._api.by_step(expression, at_ns, at_ns, self._step_ns)
+    async def _at(
+        self, expression: str, at_ns: int, *, by: Collection[str] = ()
+    ) -> list[tuple[dict[str, str], int]]:
+        series = await self._api.by_step(expression, at_ns, at_ns, self._step_ns, by=by)
         return [(group.metric, count) for group in series for _, count in group.values]
 
     def _just_before(self, at_ns: int) -> int:

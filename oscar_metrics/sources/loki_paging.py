@@ -20,7 +20,8 @@ import msgspec
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.logql import LogQuery
-from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, StreamLines, country_of
+from oscar_metrics.sources.loki_answers import StreamLines
+from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, country_of
 from oscar_metrics.sources.loki_edges import Edges
 from oscar_metrics.sources.loki_splitting import halve
 from oscar_metrics.sources.loki_tally import L, Tally

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from oscar_metrics.sources.logql import LogQuery, by_character, by_label
-from oscar_metrics.sources.loki_api import StreamLines
+from oscar_metrics.sources.loki_answers import StreamLines
 
 # Enough lines to see where they differ, and characters of each that are looked at.
 _SAMPLE_LINES = 400

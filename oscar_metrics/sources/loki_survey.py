@@ -54,7 +54,8 @@ class Counting(Protocol):
 class Survey:
     """One look at the streams of `query` over `asked`, up to now and a little further.
 
-    After `run`: `gaps`, the `reasons` of failures, and whether there is anything it speaks for.
+    After `run`: `gaps`, the `reasons` of failures, `doubts`, and whether there is anything it
+    speaks for.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Survey:
         self.reachable = asked.clip(Span(asked.start_ns, max(asked.start_ns, now_ns)))
         self.gaps: list[Gap] = []
         self.reasons: set[Reason] = set()
+        # What Loki itself says that its answers leave in doubt.
+        self.doubts: set[str] = set()
         self._api = api
         self._settings = settings
         self._query = query
@@ -112,13 +115,19 @@ class Survey:
     def silent(self) -> bool:
         """Whether silence is all there is to say, and no failure is to blame."""
         kinds = self._kinds()
-        return not self.reasons and GapReason.NO_LINES in kinds and not kinds & _OURS
+        return (
+            not self.reasons
+            and not self.doubts
+            and GapReason.NO_LINES in kinds
+            and not kinds & _OURS
+        )
 
     @property
     def why_not(self) -> tuple[str, ...]:
         """Sentences for why there is no stretch to speak for."""
         kinds = sorted(self._kinds())
-        return tuple(failures(self.reasons)) or tuple(f"all of the range: {kind}" for kind in kinds)
+        why = failures(self.reasons) or [f"all of the range: {kind}" for kind in kinds]
+        return (*why, *sorted(self.doubts))
 
     @property
     def may_grow(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from oscar_metrics.facts import CallLog, LogStream, SlotPart, SlottedLog
 from oscar_metrics.sources.countries import Countries
-from oscar_metrics.sources.loki_api import Entry
+from oscar_metrics.sources.loki_answers import Entry
 from oscar_metrics.sources.slotted_tallying import SlottedTallier, part_of
 from oscar_metrics.sources.tallying import Tallier
 from oscar_metrics.timerange import SLOT_NS

@@ -41,6 +41,7 @@ LAYERS = {
     "scope": 1,
     "scoped_facts": 1,
     "sources.log_lines": 1,
+    "sources.answer_dates": 1,
     "sources.promql": 1,
     "sources.logql": 1,
     "resilience": 2,

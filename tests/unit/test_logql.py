@@ -20,7 +20,8 @@ from oscar_metrics.sources.logql import (
     quote,
     unquote,
 )
-from oscar_metrics.sources.loki_api import Entry, LokiSettings, StreamLines, duration_ns, reason_of
+from oscar_metrics.sources.loki_answers import Entry, StreamLines
+from oscar_metrics.sources.loki_api import LokiSettings, duration_ns, reason_of
 from oscar_metrics.sources.loki_splitting import halve
 from oscar_metrics.sources.upstream_credentials import CredentialSettings
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, SECOND_NS
