@@ -31,15 +31,17 @@ class RedisCalls:
     """A few connections to one Redis; each call takes one for itself, and may be cancelled.
 
     Every call raises UpstreamError where Redis does not do it. There is no retry, and no timeout
-    but for what is sent and never taken, after `timeout_seconds`.
+    but for what is sent and never taken, and for closing, after `timeout_seconds`.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float, connections: int, ca_file: str) -> None:
+        self._timeout_seconds = timeout_seconds
         self._places = asyncio.Semaphore(connections)
         self._redis = Redis(
             **_address(url, ca_file),
             protocol=2,
             max_connections=connections,
+            socket_keepalive=True,
             socket_timeout=None,
             socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
@@ -84,9 +86,11 @@ class RedisCalls:
                         return
 
     async def aclose(self) -> None:
-        """Close the connections, whatever became of them."""
-        with contextlib.suppress(exceptions.RedisError, OSError):
-            await self._redis.aclose()
+        """Close the connections, whatever becomes of them."""
+        with contextlib.suppress(exceptions.RedisError, OSError):  # a TimeoutError is an OSError
+            # Over TLS it is for Redis to say farewell too.
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._redis.aclose()
 
 
 def _address(url: str, ca_file: str) -> Mapping[str, Any]:
@@ -134,7 +138,7 @@ def _check_authorities(file: str) -> None:
         ssl.create_default_context(cafile=file)
     except (OSError, ValueError):
         raise SettingsError(
-            f"{_SETTING}_CA_FILE", f"{file}: expected certificates of authorities in PEM form"
+            f"{_SETTING}_REDIS_CA_FILE", f"{file}: expected certificates of authorities in PEM form"
         ) from None
 
 

@@ -257,7 +257,9 @@ async def test_authorities_of_no_use_stop_the_start(tmp_path: Path, text: str | 
     file = tmp_path / "ca.pem"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(SettingsError, match=r"OSCAR_METRICS_CACHE_CA_FILE: .*expected certif"):
+    with pytest.raises(
+        SettingsError, match=r"OSCAR_METRICS_CACHE_REDIS_CA_FILE: .*expected certif"
+    ):
         SharedCache("rediss://redis", KEY, SharedCacheSettings(ca_file=str(file)), Telemetry())
 
 
