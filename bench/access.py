@@ -72,12 +72,14 @@ async def compare(file: Path) -> None:
         asked = report_range(START, END, time.time_ns())
 
         async def summary(viewer: Viewer) -> Any:
-            return await aggregator.summary(await aggregator.admit(viewer), asked)
+            return await aggregator.summary(
+                await aggregator.admit(viewer, aggregator.deadline()), asked
+            )
 
         steps: dict[str, Callable[[], Awaitable[Any]]] = {
             "summary of the cluster": lambda: summary(whole),
             "summary of one user": lambda: summary(user),
-            "deciding what a user sees": lambda: aggregator.admit(user),
+            "deciding what a user sees": lambda: aggregator.admit(user, aggregator.deadline()),
             "authorising a cached token": lambda: oidc.caller(token),
         }
         seconds: defaultdict[str, list[float]] = defaultdict(list)

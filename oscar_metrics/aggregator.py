@@ -23,6 +23,7 @@ from oscar_metrics.groupings import Needs
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.reading import LedgerReading
 from oscar_metrics.ledger.seals import Restated
+from oscar_metrics.ledger.store import Changes
 from oscar_metrics.live import NO_CLUSTER, NO_LOGS, NO_USAGE, Live
 from oscar_metrics.outcome import Outcome, Unavailable, with_facts
 from oscar_metrics.ownership import Ownership
@@ -89,13 +90,25 @@ class Aggregator:
         """How long a caller who would wait so long may: no longer than anyone."""
         return None if wait_seconds is None else min(wait_seconds, self._deadline_most_seconds)
 
-    async def admit(self, viewer: Viewer, *, wait_seconds: int | None = None) -> Admitted:
+    def deadline(self, wait_seconds: int | None = None) -> float | None:
+        """When a report that is begun now is to be answered, by the event loop's clock.
+
+        Within `wait_seconds`, as they were granted, or what everyone has; None for no end.
+        """
+        seconds = self._deadline_seconds if wait_seconds is None else wait_seconds
+        return None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+    def ledger_changes(self) -> Changes | None:
+        """How often the ledger has changed; None where there is none to be read."""
+        store = None if self._ledger is None else self._ledger.store
+        return None if store is None else store.changes
+
+    async def admit(self, viewer: Viewer, deadline: float | None) -> Admitted:
         """Decide what a viewer sees, and begin the one report that is made for them.
 
-        It is made within `wait_seconds`, as they were granted, or what everyone has. Raises
-        NotNow where that cannot be decided, NotFound for an owner nobody knows.
+        Raises NotNow where that cannot be decided, NotFound for an owner nobody knows.
         """
-        now_ns, deadline = self.now_ns(), self._deadline(wait_seconds)
+        now_ns = self.now_ns()
         admitted = Admitted(
             viewer,
             Live(self._sources, self._telemetry, now_ns=now_ns, deadline=deadline),
@@ -314,10 +327,6 @@ class Aggregator:
         return figures.service_metric(
             asked, asking.knows_ns, service, metric, outcome, privacy=self.privacy
         )
-
-    def _deadline(self, wait_seconds: int | None) -> float | None:
-        seconds = self._deadline_seconds if wait_seconds is None else wait_seconds
-        return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
     def _said(self, report: _Report, restated: list[Restated] | None) -> _Report:
         self._remember(report.sources)

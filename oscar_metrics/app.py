@@ -87,6 +87,8 @@ def create_app(
         password=settings.password,
         users=create_oidc(settings, telemetry),
         access=settings.access,
+        cache=settings.cache,
+        lanes=settings.lanes,
         telemetry=telemetry,
         version=importlib.metadata.version("oscar-metrics"),
         running=kept_open(holder, ledger, keep) if holder else None,

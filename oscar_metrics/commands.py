@@ -77,7 +77,9 @@ class Reporter:
     async def report(self, request: ReportRequest) -> Report:
         """The report, or BadRequest where it cannot be made as asked."""
         asked = self._range(request.asked)
-        admitted = await self._aggregator.admit(Viewer(caller=ADMINISTRATOR))
+        admitted = await self._aggregator.admit(
+            Viewer(caller=ADMINISTRATOR), self._aggregator.deadline()
+        )
         match request:
             case AskSummary():
                 return await self._aggregator.summary(admitted, asked)

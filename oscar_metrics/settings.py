@@ -23,6 +23,8 @@ from oscar_metrics.auth.oidc_settings import OidcSettings
 from oscar_metrics.errors import SettingsError
 from oscar_metrics.handlers.connection_settings import ConnectionSettings
 from oscar_metrics.ledger.settings import LedgerSettings
+from oscar_metrics.resilience.lanes import LaneSettings
+from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.settings_checks import (
     check_access,
     check_oidc,
@@ -83,6 +85,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ledger: LedgerSettings = LedgerSettings()
     oidc: OidcSettings = OidcSettings()
     access: AccessSettings = AccessSettings()
+    cache: CacheSettings = CacheSettings()
+    lanes: LaneSettings = LaneSettings()
 
     def __repr__(self) -> str:
         # Whatever prints settings must not print the password.
@@ -114,6 +118,7 @@ _KEPT: Mapping[str, tuple[str, ...]] = {
     "OSCAR_METRICS_LOG_FILES": ("log_files.pattern",),
     "OSCAR_METRICS_LEDGER": ("ledger.file",),
     "OSCAR_METRICS_ROSTER": ("roster_file",),
+    "OSCAR_METRICS_CACHE": ("cache.store",),
     "OIDC_ENABLE": ("oidc.enable",),
     "OIDC_ISSUERS": ("oidc.issuers",),
     "OIDC_GROUPS": ("oidc.groups",),
@@ -123,7 +128,7 @@ _KEPT: Mapping[str, tuple[str, ...]] = {
     "USERS_ADMIN": ("oidc.users_admin",),
 }
 # Branches of the tree that are not part of names.
-_NAMELESS = frozenset({"limits", "protection", "credentials", "access"})
+_NAMELESS = frozenset({"limits", "protection", "credentials", "access", "lanes"})
 # What Traefik's pods and log lines are labelled with by its chart.
 _TRAEFIK = "traefik"
 # What OSCAR's chart calls one of them.

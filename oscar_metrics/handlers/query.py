@@ -21,10 +21,13 @@ class Query:
 
     Blank means absent, and of a repeated parameter the first counts. A `+` stays a `+`,
     because the offsets of times are written with it. `known` are the names the route
-    takes. Raises BadRequest for what cannot be decoded, QueryTooLong past the bound.
+    takes; a `strict` one refuses others. Raises BadRequest for what cannot be decoded,
+    QueryTooLong past the bound.
     """
 
-    def __init__(self, query_string: bytes, known: Collection[str]) -> None:
+    def __init__(
+        self, query_string: bytes, known: Collection[str], *, strict: bool = False
+    ) -> None:
         if len(query_string) > MAX_QUERY_BYTES:
             raise QueryTooLong(
                 "query string is too long", detail=f"at most {MAX_QUERY_BYTES} bytes are read"
@@ -36,6 +39,19 @@ class Query:
                 self._values.setdefault(_decode(name), _decode(value))
         self._known = known
         self._unknown = [name for name in self._values if name not in known]
+        self._strict = strict
+
+    @property
+    def understood(self) -> tuple[tuple[str, str], ...]:
+        """The parameters the route takes, as sent, by name."""
+        return tuple(
+            sorted((name, text) for name in self._known if (text := self.text(name)) is not None)
+        )
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the route refuses the request for a parameter it does not know."""
+        return self._strict and any(not name.startswith("_") for name in self._unknown)
 
     def text(self, name: str) -> str | None:
         """The value as sent; None where it is absent or blank."""
@@ -47,8 +63,11 @@ class Query:
         return self._values.get(name) == "true"
 
     def refuse_unknown(self) -> None:
-        """Raise BadRequest naming the first unknown parameter; `_` begins a cache buster."""
-        for name in self._unknown:
+        """Raise BadRequest naming the first unknown parameter, if the route is strict.
+
+        `_` begins a cache buster.
+        """
+        for name in self._unknown if self._strict else ():
             if not name.startswith("_"):
                 raise BadRequest(
                     "unknown parameter",

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from litestar import Request, Response
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from oscar_metrics import wire
 from oscar_metrics.admission import Admitted, inventory_unavailable
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.completeness import fields, status
 from oscar_metrics.errors import BadRequest, Forbidden
-from oscar_metrics.handlers import answer_headers, audit, preferences
+from oscar_metrics.handlers import audit
 from oscar_metrics.handlers.accept import preferred
+from oscar_metrics.handlers.answer import Notes, Reported
+from oscar_metrics.handlers.answers import Answers, Prepared, Question, wait_granted
 from oscar_metrics.handlers.authentication import caller_of
-from oscar_metrics.handlers.csv import breakdown_csv, completeness_header, file_name
+from oscar_metrics.handlers.csv import completeness_header
 from oscar_metrics.handlers.query import Query
 from oscar_metrics.outcome import Unavailable
 from oscar_metrics.periods import with_periods
 from oscar_metrics.scope import Viewer
-from oscar_metrics.tasks import worked_out
 from oscar_metrics.timerange import ReportRange, Span, report_range
 from oscar_metrics.wire import SERVICE_METRICS, GroupBy, Metric, SourceName
 
+T = TypeVar("T")
 AnyRequest = Request[Any, Any, Any]
 _Numbers = TypeVar("_Numbers", wire.Totals, wire.ServiceMetric, wire.Value)
 
@@ -43,8 +46,6 @@ BREAKDOWN_PARAMETERS = (
     "include_usage",
     "raw",
 )
-_NOT_STORED = {"Cache-Control": "no-store", "Vary": "Authorization"}
-_BY_ACCEPT = {"Vary": "Accept, Authorization"}
 
 
 class Format(StrEnum):
@@ -54,43 +55,57 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+def _as_it_is(report: T) -> T:
+    return report
+
+
 class Reports:
     """Answers the report routes for whoever was let in; all they see is what `admit` gives."""
 
-    def __init__(self, aggregator: Aggregator) -> None:
+    def __init__(self, aggregator: Aggregator, answers: Answers) -> None:
         self._aggregator = aggregator
+        self._answers = answers
 
     async def value(self, request: AnyRequest) -> Response[bytes]:
         """One metric of one service; null where its source is missing."""
-        query = Query(request.scope["query_string"], VALUE_PARAMETERS)
+        query = Query(request.scope["query_string"], VALUE_PARAMETERS, strict=True)
         service = query.text("service_id")
         if service is None:
             raise BadRequest("service_id is required", parameter="service_id")
-        admitted = await self._admitted(request, _owner(request, query))
-        with _one_refusal(admitted, service):
+        viewer = _viewer(request, query)
+
+        def parsed() -> tuple[Metric, ReportRange]:
             metric = _service_metric(query.text("metric") or "")
-            asked = self._range(request, query)
+            asked = self._range(query)
             query.refuse_unknown()
-            return _json(await self._value(request, admitted, asked, service, metric), query)
+            return metric, asked
+
+        def prepare() -> Prepared:
+            understood = _Understood(parsed)
+            if _sees_everything(viewer):
+                understood.value()
+
+            async def make(deadline: float | None, notes: Notes) -> Reported:
+                admitted = await self._admitted(viewer, deadline, notes)
+                with _one_refusal(admitted, service):
+                    metric, asked = understood.value()
+                    return await self._value(admitted, asked, service, metric, notes)
+
+            return Prepared(make=make, span=understood.span)
+
+        return await self._answers.answer(
+            request, query, _question(request, query, viewer), prepare
+        )
 
     async def summary(self, request: AnyRequest) -> Response[bytes]:
         """Totals; null where a source is missing."""
-        query = Query(request.scope["query_string"], SERIES_PARAMETERS)
-        asked = self._series(request, query)
-        query.refuse_unknown()
-        return _json(await self._summary(request, query, asked), query)
+        query = Query(request.scope["query_string"], SERIES_PARAMETERS, strict=True)
+        return await self._summary(request, query, _as_it_is)
 
     async def summary_without_null(self, request: AnyRequest) -> Response[bytes]:
         """Totals for clients that decode no null: 0 where a source is missing."""
         query = Query(request.scope["query_string"], SERIES_PARAMETERS)
-        report = await self._summary(request, query, self._series(request, query))
-        periods = report.periods
-        if periods is not UNSET:
-            periods = tuple(
-                msgspec.structs.replace(period, totals=_zeros(period.totals)) for period in periods
-            )
-        totals = _zeros(report.totals)
-        return _json(msgspec.structs.replace(report, totals=totals, periods=periods), query)
+        return await self._summary(request, query, _zero_totals)
 
     async def service_without_null(self, request: AnyRequest) -> Response[bytes]:
         """One or all metrics of the service in the path: 0 where a source is missing."""
@@ -98,61 +113,59 @@ class Reports:
         service = request.path_params["serviceName"]
         if not service.strip():
             raise BadRequest("serviceName is required", parameter="serviceName")
-        if caller_of(request).administrator:
-            asked = self._range(request, query)
-            admitted = await self._admitted(request, _owner(request, query))
-            return await self._service(request, query, admitted, asked, service)
-        admitted = await self._admitted(request, "")
-        with _one_refusal(admitted, service):
-            asked = self._range(request, query)
-            _owner(request, query)  # who sends one is refused
-            return await self._service(request, query, admitted, asked, service)
+        administrator = caller_of(request).administrator
+        # Who sends an owner and may not is refused, once they may know of the service.
+        viewer = _viewer(request, query) if administrator else Viewer(caller=caller_of(request))
+
+        def parsed() -> tuple[Metric | None, ReportRange]:
+            asked = self._range(query)
+            _owner(request, query)
+            key = query.text("metric")
+            return None if key is None else _service_metric(key), asked
+
+        def prepare() -> Prepared:
+            if administrator:
+                self._range(query)
+            understood = _Understood(parsed)
+            if _sees_everything(viewer):
+                understood.value()
+
+            async def make(deadline: float | None, notes: Notes) -> Reported:
+                admitted = await self._admitted(viewer, deadline, notes)
+                with _one_refusal(admitted, service):
+                    metric, asked = understood.value()
+                    if metric is None:
+                        return await self._service(admitted, asked, service, notes)
+                    return await self._value(admitted, asked, service, metric, notes, shown=_zeros)
+
+            return Prepared(make=make, span=understood.span)
+
+        question = _question(request, query, viewer, service=service)
+        return await self._answers.answer(request, query, question, prepare)
 
     async def breakdown(self, request: AnyRequest) -> Response[bytes]:
         """Rows per service, user, country or owner, as JSON or CSV."""
         query = Query(request.scope["query_string"], BREAKDOWN_PARAMETERS)
-        asked = self._series(request, query)
-        group_by_text = query.text("group_by")
-        if group_by_text is None:
-            raise BadRequest(
-                "group_by is required", parameter="group_by", detail=_expected(GroupBy)
-            )
-        wanted = _format(query.text("format"), request)
-        group_by = _group_by(group_by_text)
-        audit.note(request, group_by=group_by)
-        include_users = query.is_true("include_users")
-        if wanted is Format.CSV and group_by is GroupBy.SERVICE and include_users:
-            raise BadRequest("include_users is not supported for csv", parameter="include_users")
-        owner = _owner(request, query)
-        if group_by is GroupBy.OWNER and not caller_of(request).administrator:
-            raise Forbidden
-        admitted = await self._admitted(request, owner)
-        if group_by is None:
-            raise BadRequest(
-                "unsupported group_by",
-                parameter="group_by",
-                detail=_expected(GroupBy),
-            )
-        report = await self._aggregator.breakdown(
-            admitted,
-            asked,
-            group_by,
-            group_by_text=group_by_text,
-            include_users=include_users,
-            include_usage=query.is_true("include_usage"),
-        )
-        _note(request, len(report.items), report.sources)
-        if wanted is Format.CSV:
-            raw = query.is_true("raw")
-            return await worked_out(lambda: _csv(report, query, raw=raw), rows=_rows(report))
-        return _json(report, query, _BY_ACCEPT)
+        form = _form_asked(query, request)
+
+        def prepare() -> Prepared:
+            return self._breakdown(request, query, form)
+
+        caller = caller_of(request)
+        viewer = Viewer(caller=caller, owner=query.text("owner") or "")
+        question = _question(request, query, viewer, form=form)
+        return await self._answers.answer(request, query, question, prepare)
 
     async def owners(self, request: AnyRequest) -> Response[bytes]:
         """Whom an administrator may filter by; 503 while the inventory cannot be read."""
         query = Query(request.scope["query_string"], ())
         if not caller_of(request).administrator:
             raise Forbidden
-        outcome = await self._aggregator.owners(await self._admitted(request, ""))
+        notes: Notes = {}
+        viewer = Viewer(caller=caller_of(request))
+        deadline = self._aggregator.deadline(wait_granted(request, self._aggregator))
+        admitted = await self._admitted(viewer, deadline, notes)
+        outcome = await self._aggregator.owners(admitted)
         if isinstance(outcome, Unavailable):
             raise inventory_unavailable(outcome)
         # The body has no room for it, and a list that may be short must say so.
@@ -160,76 +173,164 @@ class Reports:
         inventory = status(
             SourceName.INVENTORY, outcome, fields("owners"), Span(now_ns, now_ns), now_ns
         )
-        _note(request, len(outcome.facts.owners), [inventory])
-        headers = {"X-Completeness": completeness_header([inventory])}
-        return _json(outcome.facts, query, headers)
+        audit.note(request, **notes, **_of_rows(len(outcome.facts.owners), [inventory]))
+        return Response(
+            content=msgspec.json.encode(outcome.facts),
+            media_type="application/json",
+            headers={
+                "Cache-Control": "no-store",
+                "Vary": "Authorization",
+                "X-Completeness": completeness_header([inventory]),
+                **query.ignored_header(),
+            },
+        )
 
-    async def _admitted(self, request: AnyRequest, owner: str) -> Admitted:
-        audit.note(request, scope="owner" if owner else None)
-        wait_seconds = self._aggregator.granted(
-            preferences.wait_seconds(request.headers.getall("prefer", []))
+    def _breakdown(self, request: AnyRequest, query: Query, form: str) -> Prepared:
+        asked = self._series(query)
+        group_by_text = query.text("group_by")
+        if group_by_text is None:
+            raise BadRequest(
+                "group_by is required", parameter="group_by", detail=_expected(GroupBy)
+            )
+        wanted = _format(form)
+        group_by = _group_by(group_by_text)
+        include_users = query.is_true("include_users")
+        if wanted is Format.CSV and group_by is GroupBy.SERVICE and include_users:
+            raise BadRequest("include_users is not supported for csv", parameter="include_users")
+        viewer = _viewer(request, query)
+        if group_by is GroupBy.OWNER and not viewer.caller.administrator:
+            raise Forbidden
+
+        async def make(deadline: float | None, notes: Notes) -> Reported:
+            notes |= _of_range(asked) | ({} if group_by is None else {"group_by": group_by})
+            admitted = await self._admitted(viewer, deadline, notes)
+            if group_by is None:
+                raise BadRequest(
+                    "unsupported group_by", parameter="group_by", detail=_expected(GroupBy)
+                )
+            report = await self._aggregator.breakdown(
+                admitted,
+                asked,
+                group_by,
+                group_by_text=group_by_text,
+                include_users=include_users,
+                include_usage=query.is_true("include_usage"),
+            )
+            notes |= _of_rows(len(report.items), report.sources)
+            return Reported(
+                report=report,
+                sources=report.sources,
+                span=asked.span,
+                sees_everything=admitted.sees_everything,
+                csv=wanted is Format.CSV,
+                raw=query.is_true("raw"),
+            )
+
+        return Prepared(make=make, span=asked.span)
+
+    async def _summary(
+        self, request: AnyRequest, query: Query, shown: Callable[[wire.Summary], wire.Summary]
+    ) -> Response[bytes]:
+        def prepare() -> Prepared:
+            asked = self._series(query)
+            query.refuse_unknown()
+            viewer = _viewer(request, query)
+
+            async def make(deadline: float | None, notes: Notes) -> Reported:
+                notes |= _of_range(asked)
+                admitted = await self._admitted(viewer, deadline, notes)
+                report = await self._aggregator.summary(admitted, asked)
+                notes |= _of_rows(1, report.sources)
+                return Reported(
+                    report=shown(report),
+                    sources=report.sources,
+                    span=asked.span,
+                    sees_everything=admitted.sees_everything,
+                )
+
+            return Prepared(make=make, span=asked.span)
+
+        viewer = Viewer(caller=caller_of(request), owner=query.text("owner") or "")
+        return await self._answers.answer(
+            request, query, _question(request, query, viewer), prepare
         )
-        if wait_seconds is not None:
-            answer_headers.apply_preference(request, f"wait={wait_seconds}")
-        admitted = await self._aggregator.admit(
-            Viewer(caller=caller_of(request), owner=owner), wait_seconds=wait_seconds
-        )
-        audit.note(request, scope=admitted.seen)
+
+    async def _admitted(self, viewer: Viewer, deadline: float | None, notes: Notes) -> Admitted:
+        if viewer.owner:
+            notes["scope"] = "owner"
+        admitted = await self._aggregator.admit(viewer, deadline)
+        notes["scope"] = admitted.seen
         return admitted
-
-    async def _summary(self, request: AnyRequest, query: Query, asked: ReportRange) -> wire.Summary:
-        admitted = await self._admitted(request, _owner(request, query))
-        report = await self._aggregator.summary(admitted, asked)
-        _note(request, 1, report.sources)
-        return report
 
     async def _value(
         self,
-        request: AnyRequest,
         admitted: Admitted,
         asked: ReportRange,
         service: str,
         metric: Metric,
-    ) -> wire.Value:
-        audit.note(request, metric=metric)
+        notes: Notes,
+        *,
+        shown: Callable[[wire.Value], wire.Value] = _as_it_is,
+    ) -> Reported:
+        notes |= _of_range(asked) | {"metric": metric}
         report = await self._aggregator.value(admitted, asked, service, metric)
-        _note(request, 1, report.sources)
-        return report
+        notes |= _of_rows(1, report.sources)
+        return Reported(
+            report=shown(report),
+            sources=report.sources,
+            span=asked.span,
+            sees_everything=admitted.sees_everything,
+        )
 
     async def _service(
-        self,
-        request: AnyRequest,
-        query: Query,
-        admitted: Admitted,
-        asked: ReportRange,
-        service: str,
-    ) -> Response[bytes]:
-        key = query.text("metric")
-        if key is not None:
-            metric = _service_metric(key)
-            value = await self._value(request, admitted, asked, service, metric)
-            return _json(_zeros(value), query)
+        self, admitted: Admitted, asked: ReportRange, service: str, notes: Notes
+    ) -> Reported:
+        notes |= _of_range(asked)
         report = await self._aggregator.service(admitted, asked, service)
-        sources = (source for metric in report.metrics for source in metric.sources)
-        _note(request, len(report.metrics), sources)
+        said = {source.name: source for metric in report.metrics for source in metric.sources}
+        notes |= _of_rows(len(report.metrics), said.values())
         metrics = tuple(_zeros(metric) for metric in report.metrics)
-        return _json(msgspec.structs.replace(report, metrics=metrics), query)
+        return Reported(
+            report=replace(report, metrics=metrics),
+            sources=tuple(said.values()),
+            span=asked.span,
+            sees_everything=admitted.sees_everything,
+        )
 
-    def _range(self, request: AnyRequest, query: Query) -> ReportRange:
-        asked = report_range(
+    def _range(self, query: Query) -> ReportRange:
+        return report_range(
             query.text("start"),
             query.text("end"),
             self._aggregator.now_ns(),
             as_of=query.text("as_of"),
             restated_since=query.text("restated_since"),
         )
-        audit.note(request, start=asked.start, end=asked.end, as_of=asked.as_of)
-        return asked
 
-    def _series(self, request: AnyRequest, query: Query) -> ReportRange:
+    def _series(self, query: Query) -> ReportRange:
         interval, tz = query.text("interval"), query.text("tz")
-        asked = self._range(request, query)
-        return with_periods(asked, interval, tz, self._aggregator.periods_max)
+        return with_periods(self._range(query), interval, tz, self._aggregator.periods_max)
+
+
+class _Understood(Generic[T]):
+    """What a part of a request means, or the error, for when it may be told."""
+
+    def __init__(self, parse: Callable[[], tuple[T, ReportRange]]) -> None:
+        self._error: BadRequest | None = None
+        try:
+            self._parsed = parse()
+        except BadRequest as exc:
+            self._error = exc
+
+    @property
+    def span(self) -> Span | None:
+        """The range, where it is understood."""
+        return None if self._error else self._parsed[1].span
+
+    def value(self) -> tuple[T, ReportRange]:
+        """What it means; raises BadRequest."""
+        if self._error is not None:
+            raise self._error
+        return self._parsed
 
 
 @contextmanager
@@ -248,9 +349,24 @@ def _one_refusal(admitted: Admitted, service: str) -> Iterator[None]:
         raise Forbidden from None
 
 
-def _rows(report: wire.Breakdown) -> int:
-    periods = () if report.periods is UNSET else report.periods
-    return sum(len(stretch.items) for stretch in (report, *periods))
+def _question(
+    request: AnyRequest, query: Query, viewer: Viewer, *, service: str = "", form: str = ""
+) -> Question:
+    return Question(
+        route=request.scope["path_template"],
+        service=service,
+        viewer=viewer,
+        parameters=query.understood,
+        form=form,
+    )
+
+
+def _viewer(request: AnyRequest, query: Query) -> Viewer:
+    return Viewer(caller=caller_of(request), owner=_owner(request, query))
+
+
+def _sees_everything(viewer: Viewer) -> bool:
+    return viewer.caller.administrator and not viewer.owner
 
 
 def _owner(request: AnyRequest, query: Query) -> str:
@@ -263,8 +379,13 @@ def _owner(request: AnyRequest, query: Query) -> str:
     return owner
 
 
-def _note(request: AnyRequest, rows: int, sources: Iterable[wire.SourceStatus]) -> None:
-    audit.note(request, rows=rows, completeness=audit.completeness(sources))
+def _of_range(asked: ReportRange) -> Notes:
+    of_then = {} if asked.as_of is None else {"as_of": asked.as_of}
+    return {"start": asked.start, "end": asked.end, **of_then}
+
+
+def _of_rows(rows: int, sources: Iterable[wire.SourceStatus]) -> Notes:
+    return {"rows": rows, "completeness": audit.completeness(sources)}
 
 
 def _expected(words: Iterable[str]) -> str:
@@ -281,15 +402,19 @@ def _service_metric(key: str) -> Metric:
     return Metric(key)
 
 
-def _format(text: str | None, request: AnyRequest) -> Format:
+def _form_asked(query: Query, request: AnyRequest) -> str:
     """The format asked for: the parameter's word, else what `Accept` prefers."""
-    if text is None:
-        wanted = preferred(request, ["application/json", "text/csv"])
-        return Format.CSV if wanted == "text/csv" else Format.JSON
-    for known in Format:
-        if text.lower() == known:
-            return known
-    raise BadRequest("invalid format", parameter="format", detail="expected json or csv")
+    text = query.text("format")
+    if text is not None:
+        return text.lower()
+    wanted = preferred(request, ["application/json", "text/csv"])
+    return Format.CSV if wanted == "text/csv" else Format.JSON
+
+
+def _format(text: str) -> Format:
+    if text not in list(Format):
+        raise BadRequest("invalid format", parameter="format", detail="expected json or csv")
+    return Format(text)
 
 
 def _group_by(text: str) -> GroupBy | None:
@@ -299,30 +424,11 @@ def _group_by(text: str) -> GroupBy | None:
 def _zeros(numbers: _Numbers) -> _Numbers:
     """The same with 0 for what is not known."""
     fields = msgspec.structs.asdict(numbers)
-    return msgspec.structs.replace(
-        numbers, **{name: 0 for name, value in fields.items() if value is None}
-    )
+    return replace(numbers, **{name: 0 for name, value in fields.items() if value is None})
 
 
-def _json(
-    report: msgspec.Struct, query: Query, headers: dict[str, str] | None = None
-) -> Response[bytes]:
-    return Response(
-        content=msgspec.json.encode(report),
-        media_type="application/json",
-        headers={**_NOT_STORED, **query.ignored_header(), **(headers or {})},
-    )
-
-
-def _csv(report: wire.Breakdown, query: Query, *, raw: bool) -> Response[bytes]:
-    return Response(
-        content=breakdown_csv(report, raw=raw).encode(),
-        headers={
-            **_NOT_STORED,
-            **query.ignored_header(),
-            **_BY_ACCEPT,
-            "Content-Type": "text/csv",
-            "Content-Disposition": f'attachment; filename="{file_name(report)}"',
-            "X-Completeness": completeness_header(report.sources),
-        },
-    )
+def _zero_totals(report: wire.Summary) -> wire.Summary:
+    periods = report.periods
+    if periods is not UNSET:
+        periods = tuple(replace(period, totals=_zeros(period.totals)) for period in periods)
+    return replace(report, totals=_zeros(report.totals), periods=periods)

@@ -20,6 +20,7 @@ from oscar_metrics.auth.attempts import FailedLogins
 from oscar_metrics.auth.authenticator import Authenticator, UserTokens
 from oscar_metrics.auth.basic import BasicAuth
 from oscar_metrics.handlers.answer_headers import AnswerHeaders
+from oscar_metrics.handlers.answers import Answers
 from oscar_metrics.handlers.audit import Audited
 from oscar_metrics.handlers.authentication import Authentication
 from oscar_metrics.handlers.body_bound import refuse_large_body
@@ -31,6 +32,8 @@ from oscar_metrics.handlers.problems import exception_handlers
 from oscar_metrics.handlers.reports import Reports
 from oscar_metrics.handlers.schema import SchemaRoutes
 from oscar_metrics.ledger.sealer_status import LedgerStatus
+from oscar_metrics.resilience.lanes import Lanes, LaneSettings
+from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.telemetry import Telemetry
 
 # Takes the request, or nothing where the answer is always the same.
@@ -46,6 +49,8 @@ def build_app(
     access: AccessSettings,
     telemetry: Telemetry,
     version: str,
+    cache: CacheSettings,
+    lanes: LaneSettings,
     running: AbstractAsyncContextManager[None] | None = None,
     ledger_status: Callable[[], LedgerStatus] | None = None,
     stop: asyncio.Event | None = None,
@@ -55,7 +60,8 @@ def build_app(
     `username` and `password` are the administrator's; `users` knows other people by their
     tokens, None where they are not let in, and is closed, too. `version` is what the OpenAPI
     document says this is. `running` is entered before the first request is answered and
-    left after the last one. `ledger_status` is what readiness tells of the ledger. Once `stop`
+    left after the last one. `cache` is what is kept of reports, `lanes` how many are made at
+    once. `ledger_status` is what readiness tells of the ledger. Once `stop`
     is set, reports under way end with 503.
     """
     failures = FailedLogins(
@@ -66,14 +72,15 @@ def build_app(
         Proxies(access.trusted_proxies),
         aggregator.privacy,
     )
+    answers = Answers(aggregator, Lanes(lanes, telemetry), cache, telemetry)
     litestar = Litestar(
         route_handlers=create_routes(
-            aggregator, authentication, telemetry, version, ledger_status, stop
+            aggregator, answers, authentication, telemetry, version, ledger_status, stop
         ),
         guards=[refuse_large_body],
         exception_handlers=exception_handlers(),
         on_shutdown=[aggregator.aclose, *([users.aclose] if users else [])],
-        lifespan=[running] if running else [],
+        lifespan=[*([running] if running else []), answers.running()],
         # The document is written by hand (openapi.py) and what happens is logged by us.
         openapi_config=None,
         logging_config=None,
@@ -84,6 +91,7 @@ def build_app(
 
 def create_routes(
     aggregator: Aggregator,
+    answers: Answers,
     authentication: Authentication,
     telemetry: Telemetry,
     version: str,
@@ -91,7 +99,7 @@ def create_routes(
     stop: asyncio.Event | None = None,
 ) -> list[HTTPRouteHandler]:
     """A handler per route of the contract; a trailing slash is the same route."""
-    reports = Reports(aggregator)
+    reports = Reports(aggregator, answers)
     health = HealthRoutes(aggregator, authentication, telemetry, ledger_status)
     schema = SchemaRoutes(version)
     ended_early = DefineMiddleware(EndedEarly, stop=stop or asyncio.Event())

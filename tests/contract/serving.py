@@ -43,6 +43,8 @@ from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.sealer_status import LedgerStatus
 from oscar_metrics.outcome import Ok, Outcome, Unavailable, with_facts
 from oscar_metrics.privacy import Privacy
+from oscar_metrics.resilience.lanes import LaneSettings
+from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.scope import ScopeMode
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
@@ -58,6 +60,9 @@ HAPPENED_NS = parse_instant("2026-04-07T10:20:00Z")
 SHOW_EVERYTHING = Privacy()
 # Tests of anything else fail to log in as often as they like.
 MANY_FAILURES = AccessSettings(failed_logins_per_minute=100_000)
+# Tests of anything else have every report made, and at once.
+NOTHING_KEPT = CacheSettings(store="off")
+MANY_PLACES = LaneSettings(reports_at_once=1000, long_reports_at_once=1000)
 # With a client as with an operator's.
 PATIENT = ConnectionSettings()
 RANGE = {"start": "2026-04-01T00:00:00Z", "end": "2026-04-30T23:59:59Z"}
@@ -288,6 +293,8 @@ def serving(
     access: AccessSettings = MANY_FAILURES,
     connections: ConnectionSettings = PATIENT,
     ledger_status: Callable[[], LedgerStatus] | None = None,
+    cache: CacheSettings = NOTHING_KEPT,
+    lanes: LaneSettings = MANY_PLACES,
 ) -> Iterator[httpx.Client]:
     """A client of a server that runs in a thread of its own until the block ends."""
     app = build_app(
@@ -298,6 +305,8 @@ def serving(
         access=access,
         telemetry=telemetry,
         version="0.1.0",
+        cache=cache,
+        lanes=lanes,
         ledger_status=ledger_status,
     )
     auth = httpx.BasicAuth(USERNAME, PASSWORD) if admin else None

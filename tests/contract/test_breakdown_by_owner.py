@@ -132,7 +132,7 @@ def test_without_an_inventory_there_are_no_rows_and_it_says_so() -> None:
 async def test_who_is_no_administrator_gets_none() -> None:
     asked = report_range(RANGE["start"], RANGE["end"], NOW_NS)
     answering = aggregator(WHOLE, Telemetry(), mode=ScopeMode.VISIBLE)
-    admitted = await answering.admit(Viewer(caller=Caller(user=ALICE)))
+    admitted = await answering.admit(Viewer(caller=Caller(user=ALICE)), answering.deadline())
     with pytest.raises(Forbidden):
         await answering.breakdown(
             admitted,
@@ -223,7 +223,7 @@ async def test_who_calls_an_open_service_of_others_is_counted_and_not_shown() ->
     )
     answering = aggregator(world, Telemetry(), mode=ScopeMode.VISIBLE)
     asked = report_range(RANGE["start"], RANGE["end"], NOW_NS)
-    admitted = await answering.admit(Viewer(caller=Caller(user="ana")))
+    admitted = await answering.admit(Viewer(caller=Caller(user="ana")), answering.deadline())
     totals = (await answering.summary(admitted, asked)).totals
     assert (totals.requests_count_total, totals.requests_count_exposed) == (9, 3)
     assert (totals.users_count, totals.users) == (2, ("ana",))

@@ -190,12 +190,27 @@ def test_others_reports_go_on(slow: Running) -> None:
         with slow.dial() as goes:
             goes.sendall(head(ROUTES[1]))
             slow.wait_for_begun(1)
-            stays.sendall(head(ROUTES[1]))
+            stays.sendall(head(ROUTES[0]))
             slow.wait_for_begun(2)
         assert slow.wait_for_line()["status"] == 499
         slow.logs.let_go.set()
         assert answers(stays, 1).startswith(b"HTTP/1.1 200 ")
     assert slow.logs.cancelled == 1
+
+
+def test_what_another_waits_for_too_goes_on(slow: Running) -> None:
+    with slow.dial() as stays:
+        with slow.dial() as goes:
+            goes.sendall(head(ROUTES[1]))
+            slow.wait_for_begun(1)
+            stays.sendall(head(ROUTES[1]))
+            # Until the second is known to be there, too, who goes would take the report along.
+            stays.sendall(head("/healthz"))
+            slow.client.get("/healthz").raise_for_status()
+        assert slow.wait_for_line()["status"] == 499
+        slow.logs.let_go.set()
+        assert answers(stays, 2).startswith(b"HTTP/1.1 200 ")
+    assert (slow.logs.begun, slow.logs.cancelled) == (1, 0)
 
 
 def test_nothing_is_left_of_many_who_went(slow: Running) -> None:
@@ -204,8 +219,9 @@ def test_nothing_is_left_of_many_who_went(slow: Running) -> None:
     tasks = slow.tasks()
     slow.logs.let_go.clear()
     with contextlib.ExitStack() as peers:
-        for _ in range(50):
-            peers.enter_context(slow.dial()).sendall(head(ROUTES[1]))
+        for number in range(50):
+            path = f"{ROUTES[1]}?start=2026-04-01T00:00:{number:02d}Z"
+            peers.enter_context(slow.dial()).sendall(head(path))
         slow.wait_for_begun(50)
     wait_until(lambda: len(slow.lines_of_reports()) == 51, "all lines", timeout_seconds=20)
     assert {line["status"] for line in slow.lines_of_reports()[1:]} == {499}

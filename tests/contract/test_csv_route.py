@@ -18,7 +18,7 @@ def test_rows_and_headers_per_user(whole: httpx.Client) -> None:
     response = whole.get(f"{PATH}?{RANGE}&group_by=user&format=csv")
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/csv"
-    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["cache-control"] == "private, no-cache"
     assert response.headers["content-disposition"] == (
         'attachment; filename="oscar-metrics-user-2026-04-01T000000Z-2026-04-30T235959+0000.csv"'
     )

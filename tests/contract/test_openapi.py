@@ -19,6 +19,7 @@ from oscar_metrics.auth.addresses import Proxies
 from oscar_metrics.auth.attempts import FailedLogins
 from oscar_metrics.auth.authenticator import Authenticator
 from oscar_metrics.auth.basic import BasicAuth
+from oscar_metrics.handlers.answers import Answers
 from oscar_metrics.handlers.authentication import Authentication
 from oscar_metrics.handlers.openapi import document
 from oscar_metrics.handlers.reports import (
@@ -28,6 +29,8 @@ from oscar_metrics.handlers.reports import (
     VALUE_PARAMETERS,
 )
 from oscar_metrics.handlers.routes import create_routes
+from oscar_metrics.resilience.lanes import Lanes, LaneSettings
+from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.serving import NOTHING, PASSWORD, RANGE, SHOW_EVERYTHING, USERNAME, aggregator
 
@@ -105,8 +108,10 @@ def test_the_document_is_the_one_that_is_served(stranger: httpx.Client) -> None:
 def test_every_route_is_documented_and_every_documented_route_exists() -> None:
     telemetry = Telemetry()
     nobody = Authenticator(BasicAuth("", ""), None, FailedLogins(per_minute=1, addresses_most=1))
+    answering = aggregator(NOTHING, telemetry)
     routes = create_routes(
-        aggregator(NOTHING, telemetry),
+        answering,
+        Answers(answering, Lanes(LaneSettings(), telemetry), CacheSettings(), telemetry),
         Authentication(nobody, Proxies([]), SHOW_EVERYTHING),
         telemetry,
         "0.1.0",

@@ -110,7 +110,7 @@ class Administrator:
         return await self._asked.value(await self._admitted(), span, service, metric)
 
     async def _admitted(self) -> Admitted:
-        return await self._asked.admit(Viewer(caller=ADMINISTRATOR))
+        return await self._asked.admit(Viewer(caller=ADMINISTRATOR), self._asked.deadline())
 
 
 def aggregator(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
+from litestar.types import ASGIApp
 
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.auth.access_settings import AccessSettings
@@ -33,6 +35,8 @@ from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.seals import KIND_OF, Candidate, SealKind
 from oscar_metrics.outcome import Outcome, Partial, Unavailable, settle
+from oscar_metrics.resilience.lanes import LaneSettings
+from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.scope import ScopeMode
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
@@ -257,13 +261,41 @@ async def serving(
             access=AccessSettings(),
             telemetry=telemetry,
             version="0.1.0",
+            # What is kept for one viewer is never to be another's.
+            cache=CacheSettings(),
+            lanes=LaneSettings(),
         )
         transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://metrics") as client:
+        async with (
+            running(app),
+            httpx.AsyncClient(transport=transport, base_url="http://metrics") as client,
+        ):
             yield client
     finally:
         if ledger is not None:
             await ledger.aclose()
+
+
+@asynccontextmanager
+async def running(app: ASGIApp) -> AsyncIterator[None]:
+    """The application started, as a server would, and stopped at the end."""
+    told: asyncio.Queue[Any] = asyncio.Queue()
+    said: asyncio.Queue[Any] = asyncio.Queue()
+    scope: Any = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_run(app, scope, told, said))
+        await told.put({"type": "lifespan.startup"})
+        assert (await said.get())["type"] == "lifespan.startup.complete"
+        try:
+            yield
+        finally:
+            await told.put({"type": "lifespan.shutdown"})
+
+
+async def _run(
+    app: ASGIApp, scope: Any, told: asyncio.Queue[Any], said: asyncio.Queue[Any]
+) -> None:
+    await app(scope, told.get, said.put)
 
 
 def bearer(user: str = ME) -> dict[str, str]:

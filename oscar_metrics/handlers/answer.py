@@ -1,0 +1,222 @@
+"""A report as it is sent, and the one that stands in when a source fails. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from oscar_metrics import wire
+from oscar_metrics.handlers.csv import completeness_header, csv_pieces, file_name
+from oscar_metrics.handlers.pieces import json_pieces, rows_of
+from oscar_metrics.outcome import FAILING, GapReason
+from oscar_metrics.resilience.report_cache import CacheSettings, Made
+from oscar_metrics.timerange import HOUR_NS, SECOND_NS, Span, format_instant
+from oscar_metrics.wire import SourceName, SourceState, SourceStatus, WireGap
+
+Report = wire.Value | wire.ServiceMetrics | wire.Summary | wire.Breakdown
+# Fields of the request's line in the log.
+Notes = dict[str, Any]
+
+# One that ended so long ago hardly changes: what its lines are late by.
+_SETTLED_NS = HOUR_NS
+# They rest on files beside us, which do not come and go.
+_FROM_FILES = frozenset({SourceName.COUNTRIES, SourceName.ROSTER})
+_BETTER = (SourceState.MISSING, SourceState.PARTIAL, SourceState.OK)
+
+
+class Reported(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report route has made: the report over a span, and how it is to be written."""
+
+    report: Report
+    sources: tuple[SourceStatus, ...]
+    span: Span
+    # Whether all of a cluster is seen, or what one user may see.
+    sees_everything: bool
+    csv: bool = False
+    raw: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How large it is."""
+        return rows_of(self.report) if isinstance(self.report, wire.Summary | wire.Breakdown) else 1
+
+    def pieces(self) -> Generator[bytes, None, None]:
+        """Its text, piece by piece."""
+        if self.csv and isinstance(self.report, wire.Breakdown):
+            yield from csv_pieces(self.report, raw=self.raw)
+        elif isinstance(self.report, wire.Summary | wire.Breakdown):
+            yield from json_pieces(self.report)
+        else:
+            yield msgspec.json.encode(self.report)
+
+    def headers(self) -> dict[str, str]:
+        """What goes with its text, in lower case."""
+        if not isinstance(self.report, wire.Breakdown):
+            return {"content-type": "application/json", "vary": "Authorization"}
+        headers = {"vary": "Accept, Authorization"}
+        if not self.csv:
+            return {**headers, "content-type": "application/json"}
+        return {
+            **headers,
+            "content-type": "text/csv",
+            "content-disposition": f'attachment; filename="{file_name(self.report)}"',
+            "x-completeness": completeness_header(self.sources),
+        }
+
+    def fresh_seconds(self, settings: CacheSettings, made_ns: int) -> int:
+        """How long it is fresh, while what it rests on does not change."""
+        settled = self.span.stop_ns <= made_ns - _SETTLED_NS
+        if not settled or any(map(_may_recover, self.sources)):
+            return settings.open_seconds
+        if not self.sees_everything:
+            return min(settings.closed_seconds, settings.user_seconds)
+        return settings.closed_seconds
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A report as it is sent, and what is known of it."""
+
+    body: bytes
+    headers: dict[str, str]
+    sources: tuple[SourceStatus, ...]
+    notes: Notes
+    made: Made
+    span: Span
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes."""
+        return len(self.body) + sum(256 + 128 * len(source.gaps) for source in self.sources)
+
+    def age_seconds(self, now_ns: int) -> int:
+        """How long ago it was made."""
+        return max(0, (now_ns - self.made.at_ns) // SECOND_NS)
+
+
+def written(reported: Reported, notes: Notes, *, made: Made) -> Answer:
+    """The answer with all of a report's text."""
+    body = b"".join(reported.pieces())
+    return Answer(
+        body=body,
+        headers={**reported.headers(), "etag": _etag(body)},
+        sources=reported.sources,
+        notes=notes,
+        made=made,
+        span=reported.span,
+    )
+
+
+def worse(older: Answer, newer: tuple[SourceStatus, ...]) -> dict[SourceName, SourceStatus]:
+    """The sources that say less than they did, because they fail now; as they are now.
+
+    One that says less for another reason, that its logs do not reach back so far any more, say,
+    is not among them.
+    """
+    before = {source.name: source for source in older.sources}
+    return {
+        source.name: source
+        for source in newer
+        if source.name in before and _fails_more(before[source.name], source)
+    }
+
+
+def standing_in(older: Answer, failed: Mapping[SourceName, SourceStatus], *, now_ns: int) -> Answer:
+    """An older answer that says of which sources, and since when, nothing newer is known.
+
+    Where its range goes on after it was made, what they would say of the rest is a gap.
+    """
+    sources = {
+        source.name: _as_of_then(source, failed[source.name], older, now_ns)
+        for source in older.sources
+        if source.name in failed
+    }
+    told = tuple(sources.get(source.name, source) for source in older.sources)
+    headers = dict(older.headers)
+    if headers["content-type"] == "application/json":
+        body = _with_sources(older.body, sources)
+    else:
+        body = older.body
+        headers["x-completeness"] = completeness_header(told)
+        if any(source.status is not SourceState.OK for source in sources.values()):
+            name = headers["content-disposition"].removesuffix('.csv"').removesuffix("-partial")
+            headers["content-disposition"] = f'{name}-partial.csv"'
+    headers["etag"] = _etag(body)
+    return msgspec.structs.replace(older, body=body, headers=headers, sources=told)
+
+
+def all_failing(older: Answer, says: str) -> dict[SourceName, SourceStatus]:
+    """Its sources, each missing now for one reason."""
+    return {
+        source.name: SourceStatus(
+            name=source.name,
+            status=SourceState.MISSING,
+            notes=says,
+            origin=source.origin,
+            coverage=0.0,
+            gaps=(),
+            affects=source.affects,
+        )
+        for source in older.sources
+    }
+
+
+def _may_recover(source: SourceStatus) -> bool:
+    """Whether a source may say more a moment later; one nobody has configured will not."""
+    if source.name in _FROM_FILES:
+        return False
+    if source.status is SourceState.MISSING:
+        return bool(source.origin)
+    return any(gap.reason in FAILING for gap in source.gaps)
+
+
+def _fails_more(before: SourceStatus, after: SourceStatus) -> bool:
+    if not _may_recover(after):
+        return False
+    if before.status is not after.status:
+        return _BETTER.index(after.status) < _BETTER.index(before.status)
+    return after.coverage < before.coverage
+
+
+def _as_of_then(
+    before: SourceStatus, now: SourceStatus, older: Answer, now_ns: int
+) -> SourceStatus:
+    made_ns = older.made.at_ns
+    ago = f"as of {format_instant(made_ns)}, {older.age_seconds(now_ns)} seconds ago"
+    note = f"{ago}, because now: {now.notes or 'it says less'}"
+    notes = note if before.notes is UNSET or not before.notes else f"{before.notes}; {note}"
+    asked = older.span.clip(Span(older.span.start_ns, max(older.span.start_ns, now_ns)))
+    unseen = asked.clip(Span(made_ns, max(made_ns, now_ns)))
+    if not unseen.length_ns:
+        return msgspec.structs.replace(before, notes=notes)
+    gap = WireGap(
+        start=format_instant(unseen.start_ns),
+        end=format_instant(unseen.stop_ns),
+        reason=GapReason.FAILED,
+    )
+    state = SourceState.PARTIAL if before.status is SourceState.OK else before.status
+    return msgspec.structs.replace(
+        before,
+        status=state,
+        notes=notes,
+        coverage=before.coverage * (1 - unseen.length_ns / asked.length_ns),
+        gaps=(*before.gaps, gap),
+        affects=before.affects or now.affects,
+    )
+
+
+def _with_sources(body: bytes, sources: Mapping[SourceName, SourceStatus]) -> bytes:
+    """JSON of a report in which these sources say something else."""
+    report = msgspec.json.decode(body)
+    for part in (report, *report.get("metrics", ())):
+        if "sources" in part:
+            part["sources"] = [sources.get(said["name"], said) for said in part["sources"]]
+    return msgspec.json.encode(report)
+
+
+def _etag(body: bytes) -> str:
+    """A strong validator (RFC 9110 8.8.1): the same bytes, the same tag."""
+    return f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'

@@ -1,0 +1,356 @@
+"""Answers report routes: from what is kept, with what is being made for others, or made now.
+
+A report is made once for all who ask the same at the same time, when its lane has a place; if
+what is made says less than what is kept, because a source fails now, what is kept stands in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from msgspec.structs import replace
+
+from oscar_metrics.aggregator import Aggregator
+from oscar_metrics.errors import NotNow, RequestError
+from oscar_metrics.handlers import answer_headers, audit, preferences
+from oscar_metrics.handlers.answer import (
+    Answer,
+    Notes,
+    Reported,
+    all_failing,
+    standing_in,
+    worse,
+    written,
+)
+from oscar_metrics.handlers.query import Query
+from oscar_metrics.handlers.streamed import Streamed
+from oscar_metrics.ledger.store import Changes
+from oscar_metrics.resilience.flights import Flights
+from oscar_metrics.resilience.lanes import Lanes
+from oscar_metrics.resilience.report_cache import (
+    OFF,
+    CacheSettings,
+    Freshness,
+    Made,
+    ReportCache,
+    freshness,
+)
+from oscar_metrics.scope import Viewer
+from oscar_metrics.tasks import worked_out
+from oscar_metrics.telemetry import Telemetry
+from oscar_metrics.timerange import SECOND_NS, Span
+from oscar_metrics.wire import SourceName, SourceStatus
+
+AnyRequest = Request[Any, Any, Any]
+# Makes a report by a deadline (an event loop's time), and notes what its log line says of it.
+Make = Callable[[float | None, Notes], Awaitable[Reported]]
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+# Larger ones, in rows, are written while they are sent, for each who asked, and never kept.
+_STREAMED_ROWS = 20_000
+# Reports that are made anew at a time while what is kept of them is shown.
+_REFRESHED_AT_ONCE = 4
+_KILOBYTE = 1024
+_MADE = "made"
+_FROM_KEPT = frozenset(Freshness)
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked by whom: equal ones have one answer.
+
+    `service` is that of the path. `parameters` are those the route knows, as they were written;
+    `form` is what the answer is written as, where there is a choice.
+    """
+
+    route: str
+    service: str
+    viewer: Viewer
+    parameters: tuple[tuple[str, str], ...]
+    form: str
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """How a report is made of a request that was looked at; no `span` where that is not known."""
+
+    make: Make
+    span: Span | None
+
+
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    answer: Answer
+    # Of the ledger, before the answer was begun to be made.
+    changes: Changes | None
+    # What failed when it was last tried to make it anew, and when that was.
+    failed: dict[SourceName, SourceStatus] = {}
+    failed_at_ns: int = 0
+
+
+class _Flown(msgspec.Struct, frozen=True, kw_only=True):
+    """What work that was shared came to, and what log lines of those who waited say of it."""
+
+    notes: Notes
+    came: str = _MADE
+    answer: Answer | None = None
+    streamed: Reported | None = None
+    error: RequestError | None = None
+
+
+class Answers:
+    """One server's, made once at start-up; it answers within `running`."""
+
+    def __init__(
+        self,
+        aggregator: Aggregator,
+        lanes: Lanes,
+        settings: CacheSettings,
+        telemetry: Telemetry,
+    ) -> None:
+        self._aggregator = aggregator
+        self._lanes = lanes
+        self._settings = settings
+        self._telemetry = telemetry
+        self._cache: ReportCache[_Kept] = ReportCache(settings.memory_mb * _KILOBYTE**2)
+        telemetry.cache_bytes.set_function(lambda: self._cache.size_bytes)
+        telemetry.cache_answers.set_function(lambda: len(self._cache))
+        self._forgotten: int | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._flights: Flights[_Flown] | None = None
+        self._refreshing: set[Question] = set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Within the block reports are made; what is under way at its end is ended."""
+        async with asyncio.TaskGroup() as group:
+            self._group, self._flights = group, Flights(group)
+            try:
+                yield
+            finally:
+                self._flights.end()
+
+    async def answer(
+        self,
+        request: AnyRequest,
+        query: Query,
+        question: Question,
+        prepare: Callable[[], Prepared],
+    ) -> Response[bytes]:
+        """The answer to a question, of which a request is prepared for where it is not kept.
+
+        Raises what preparing and making it do, and NotNow where too many reports are asked for
+        at once.
+        """
+        wait_seconds = wait_granted(request, self._aggregator)
+        afresh = _is_to_be_afresh(request)
+
+        async def made_anew() -> _Flown:
+            return await self._made(question, prepare(), None, afresh=False)
+
+        now_ns = self._aggregator.now_ns()
+        if not afresh and not query.is_refused:
+            shown = self._shown(question, made_anew, now_ns)
+            if shown is not None:
+                return self._sent(request, query, shown, now_ns)
+        prepared = prepare()
+        if self._flights is None:
+            raise RuntimeError("reports are made within `running`")
+
+        async def made() -> _Flown:
+            return await self._made(question, prepared, wait_seconds, afresh=afresh)
+
+        key = question, wait_seconds, afresh
+        is_shared = key in self._flights
+        flown = await self._flights.shared(key, made)
+        if is_shared and flown.came == _MADE:
+            flown = replace(flown, came="shared")
+        return self._sent(request, query, flown, self._aggregator.now_ns())
+
+    def _shown(
+        self, question: Question, work: Callable[[], Awaitable[_Flown]], now_ns: int
+    ) -> _Flown | None:
+        """What can be answered without making anything, which may be begun for the next one."""
+        kept = self._kept(question)
+        if kept is None:
+            return None
+        good_for = self._good_for(kept, now_ns)
+        if good_for is Freshness.FRESH or good_for is Freshness.STALE:
+            if good_for is Freshness.STALE:
+                self._refresh(question, work)
+            return _Flown(notes=kept.answer.notes, came=good_for, answer=kept.answer)
+        since_failed_ns = now_ns - kept.failed_at_ns
+        open_ns = self._settings.open_seconds * SECOND_NS
+        if good_for is None or since_failed_ns >= (
+            open_ns + self._settings.revalidate_seconds * SECOND_NS
+        ):
+            return None
+        if since_failed_ns >= open_ns:
+            self._refresh(question, work)
+        return _old(kept.answer, kept.failed, now_ns)
+
+    async def _made(
+        self,
+        question: Question,
+        prepared: Prepared,
+        wait_seconds: int | None,
+        *,
+        afresh: bool,
+    ) -> _Flown:
+        notes: Notes = {}
+        changes = self._aggregator.ledger_changes()
+        try:
+            flown = await self._worked(prepared, wait_seconds, notes)
+        except RequestError as exc:
+            flown = _Flown(notes=notes, error=exc)
+        if flown.streamed is not None:
+            return flown
+        kept, now_ns = self._kept(question), self._aggregator.now_ns()
+        if kept is not None and self._good_for(kept, now_ns) is not None:
+            failed = _failed(kept.answer, flown)
+            if failed and not afresh:
+                self._keep(question, replace(kept, failed=failed, failed_at_ns=now_ns))
+                return _old(kept.answer, failed, now_ns)
+            if failed:
+                return flown
+        if flown.answer is not None:
+            self._keep(question, _Kept(answer=flown.answer, changes=changes))
+        return flown
+
+    async def _worked(self, prepared: Prepared, wait_seconds: int | None, notes: Notes) -> _Flown:
+        deadline = self._aggregator.deadline(wait_seconds)
+        async with self._lanes.place(self._lanes.of(prepared.span), deadline):
+            made_ns = self._aggregator.now_ns()
+            reported = await prepared.make(deadline, notes)
+            if reported.rows > _STREAMED_ROWS:
+                return _Flown(notes=notes, streamed=reported)
+            fresh_seconds = reported.fresh_seconds(self._settings, made_ns)
+            made = Made(at_ns=made_ns, fresh_seconds=fresh_seconds)
+            answer = await worked_out(
+                lambda: written(reported, notes, made=made), rows=reported.rows
+            )
+            return _Flown(notes=notes, answer=answer)
+
+    def _kept(self, question: Question) -> _Kept | None:
+        """What is kept; nothing from before a user was forgotten."""
+        changes = self._aggregator.ledger_changes()
+        forgotten = None if changes is None else changes.forgotten
+        if forgotten != self._forgotten:
+            self._cache.clear()
+            self._forgotten = forgotten
+        return self._cache.get(question)
+
+    def _keep(self, question: Question, kept: _Kept) -> None:
+        """Keep it, unless it is too large or a user was forgotten meanwhile."""
+        is_of_before = kept.changes is not None and kept.changes.forgotten != self._forgotten
+        size_bytes = kept.answer.size_bytes
+        if (
+            self._settings.store == OFF
+            or is_of_before
+            or size_bytes > self._settings.answer_kb * _KILOBYTE
+        ):
+            return
+        before = self._cache.evicted
+        self._cache.put(question, kept, size_bytes=size_bytes)
+        self._telemetry.cache_evicted.inc(self._cache.evicted - before)
+
+    def _good_for(self, kept: _Kept, now_ns: int) -> Freshness | None:
+        return freshness(
+            kept.answer.made,
+            self._settings,
+            now_ns=now_ns,
+            unchanged=kept.changes == self._aggregator.ledger_changes(),
+        )
+
+    def _refresh(self, question: Question, work: Callable[[], Awaitable[_Flown]]) -> None:
+        """Have it made anew for who asks next, unless that is under way."""
+        if self._group is None or self._flights is None:
+            return
+        if question in self._refreshing or len(self._refreshing) >= _REFRESHED_AT_ONCE:
+            return
+        self._refreshing.add(question)
+        self._group.create_task(self._refreshed(question, self._flights, work))
+
+    async def _refreshed(
+        self, question: Question, flights: Flights[_Flown], work: Callable[[], Awaitable[_Flown]]
+    ) -> None:
+        try:
+            await flights.shared((question, None, False), work)
+        except NotNow:
+            pass  # the server is stopping
+        except Exception:  # noqa: BLE001 - nobody waits for it; who asks next is told
+            _log.exception("a kept report could not be made anew", route=question.route)
+        finally:
+            self._refreshing.discard(question)
+
+    def _sent(
+        self, request: AnyRequest, query: Query, flown: _Flown, now_ns: int
+    ) -> Response[bytes]:
+        """The response, with what the log and the metrics say of it; raises the error."""
+        audit.note(request, **flown.notes)
+        if flown.error is not None:
+            raise flown.error
+        self._telemetry.answers.labels(flown.came).inc()
+        headers = {"cache-control": "private, no-cache", **query.ignored_header()}
+        if flown.streamed is not None:
+            audit.note(request, came=flown.came)
+            return Streamed(flown.streamed.pieces(), headers | flown.streamed.headers())
+        answer = flown.answer
+        if answer is None:
+            raise RuntimeError("neither an answer nor an error")
+        headers |= answer.headers
+        if flown.came in _FROM_KEPT:
+            headers["age"] = str(answer.age_seconds(now_ns))
+        audit.note(request, came=flown.came)
+        if _is_known(request, headers["etag"]):
+            headers.pop("content-type")
+            return Response(content=b"", status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(content=answer.body, headers=headers)
+
+
+def wait_granted(request: AnyRequest, aggregator: Aggregator) -> int | None:
+    """How long the client would wait for a report, as it is granted; the answer says so."""
+    wait_seconds = aggregator.granted(
+        preferences.wait_seconds(request.headers.getall("prefer", []))
+    )
+    if wait_seconds is not None:
+        answer_headers.apply_preference(request, f"wait={wait_seconds}")
+    return wait_seconds
+
+
+def _failed(kept: Answer, flown: _Flown) -> dict[SourceName, SourceStatus]:
+    """Which sources of what is kept fail now, where what was made says less."""
+    if isinstance(flown.error, NotNow):
+        return all_failing(kept, _says_of(flown.error))
+    return {} if flown.answer is None else worse(kept, flown.answer.sources)
+
+
+def _old(kept: Answer, failed: dict[SourceName, SourceStatus], now_ns: int) -> _Flown:
+    answer = standing_in(kept, failed, now_ns=now_ns)
+    return _Flown(notes=answer.notes, came=Freshness.OLD, answer=answer)
+
+
+def _says_of(exc: NotNow) -> str:
+    """Why there is no report, in one sentence."""
+    return f"{exc.text}: {exc.detail}" if exc.detail else exc.text
+
+
+def _is_to_be_afresh(request: AnyRequest) -> bool:
+    """Whether the client wants nothing that is kept (RFC 9111 5.2.1.4, and 5.4 for `Pragma`)."""
+    control = request.headers.get("cache-control")
+    if control is None:
+        return "no-cache" in request.headers.get("pragma", "").lower()
+    directives = {part.partition("=")[0].strip().lower() for part in control.split(",")}
+    return not directives.isdisjoint({"no-cache", "no-store"})
+
+
+def _is_known(request: AnyRequest, etag: str) -> bool:
+    """Whether the client has these bytes already (RFC 9110 13.1.2)."""
+    field = request.headers.get("if-none-match")
+    if field is None:
+        return False
+    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in field.split(","))

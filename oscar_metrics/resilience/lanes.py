@@ -1,0 +1,139 @@
+"""How many reports are made at once, how many wait for their turn, and who is told to come later.
+
+There are two lanes, so that reports over long ranges keep nobody from short ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from oscar_metrics.errors import NotNow
+from oscar_metrics.telemetry import Telemetry
+from oscar_metrics.timerange import DAY_NS, Span
+
+
+class LaneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many reports are made at once, and how many wait."""
+
+    # Reports made at once over ranges that are not long.
+    reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 8
+    # Of them those that wait for their turn; more are refused at once (503, `Retry-After`).
+    reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 16
+    # Reports made at once over long ranges.
+    long_reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 4
+    # Of them those that wait.
+    long_reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 4
+    # A range is long from so many days on.
+    long_report_days: Annotated[int, Meta(ge=1, le=36_500)] = 8
+    # How long a report waits for its turn, in seconds, before it is refused all the same; half
+    # of its deadline where that is less.
+    queue_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+
+
+class LaneName(StrEnum):
+    """By how long a range is."""
+
+    SHORT = "short"
+    LONG = "long"
+
+
+class Lanes:
+    """One server's, made once at start-up."""
+
+    def __init__(self, settings: LaneSettings, telemetry: Telemetry) -> None:
+        self._long_ns = settings.long_report_days * DAY_NS
+        self._lanes = {
+            LaneName.SHORT: _Lane(
+                LaneName.SHORT,
+                settings.reports_at_once,
+                settings.reports_queued,
+                settings.queue_seconds,
+                telemetry,
+            ),
+            LaneName.LONG: _Lane(
+                LaneName.LONG,
+                settings.long_reports_at_once,
+                settings.long_reports_queued,
+                settings.queue_seconds,
+                telemetry,
+            ),
+        }
+
+    def of(self, span: Span | None) -> LaneName:
+        """The lane of a report over a range; None: of one that cannot be told."""
+        is_long = span is not None and span.length_ns >= self._long_ns
+        return LaneName.LONG if is_long else LaneName.SHORT
+
+    @contextlib.asynccontextmanager
+    async def place(self, name: LaneName, deadline: float | None) -> AsyncIterator[None]:
+        """A place for one report while the block lasts; raises NotNow where there is none.
+
+        `deadline` is the report's, an event loop's time, or None.
+        """
+        async with self._lanes[name].place(deadline):
+            yield
+
+
+class _Lane:
+    def __init__(
+        self, name: LaneName, at_once: int, queued: int, seconds: float, telemetry: Telemetry
+    ) -> None:
+        self._name = name
+        self._at_once = at_once
+        self._queued = queued
+        self._seconds = seconds
+        self._places = asyncio.Semaphore(at_once)
+        self._waiting = 0
+        # How long a report of this lane takes, about.
+        self._took_seconds = 0.0
+        self._refused = telemetry.reports_refused
+        telemetry.reports_waiting.labels(name).set_function(lambda: self._waiting)
+        self._made = telemetry.reports_made.labels(name)
+
+    @contextlib.asynccontextmanager
+    async def place(self, deadline: float | None) -> AsyncIterator[None]:
+        await self._take(deadline)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            with self._made.track_inprogress():
+                yield
+        finally:
+            self._places.release()
+            self._took_seconds += (loop.time() - began - self._took_seconds) / 8
+
+    async def _take(self, deadline: float | None) -> None:
+        if not self._places.locked():
+            await self._places.acquire()
+            return
+        if self._waiting >= self._queued:
+            raise self._refusal("queue full")
+        seconds = self._seconds
+        if deadline is not None:
+            # What is left then is to be enough to make it.
+            seconds = min(seconds, (deadline - asyncio.get_running_loop().time()) / 2)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(seconds):
+                await self._places.acquire()
+        except TimeoutError:
+            raise self._refusal("waited too long") from None
+        finally:
+            self._waiting -= 1
+
+    def _refusal(self, why: str) -> NotNow:
+        self._refused.labels(self._name, why).inc()
+        rounds = math.ceil((self._waiting + 1) / self._at_once)
+        return NotNow(
+            "too many reports at once",
+            detail=f"{self._at_once} are made at a time and {self._waiting} wait; ask again",
+            retry_after_seconds=min(60, max(1, math.ceil(rounds * self._took_seconds))),
+        )
