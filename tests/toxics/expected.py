@@ -1,4 +1,4 @@
-"""What may be answered while one upstream is out of sorts, and what must not. Pure.
+"""What may be answered while upstreams are out of sorts, and what must not. Pure.
 
 The rules are those of the contract: who asks as the administrator always gets a report; a number is
 exact, or the source that supplies it says that it is not; what a source cannot say is null, and
@@ -7,7 +7,7 @@ nothing that it does not supply is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 
 from tests.toxics.questions import Answer, Caller, Figure, Question, Source
@@ -106,40 +106,48 @@ def faults(
     *,
     question: Question,
     caller: Caller,
-    upstream: Upstream,
+    upstreams: Collection[Upstream],
     effect: Effect,
 ) -> list[str]:
-    """What is wrong with an answer, of which `truth` is the one with every upstream well."""
-    refusal = _refusal(caller, upstream)
+    """What is wrong with an answer, of which `truth` is the one with every upstream well.
+
+    `effect` is what is left of each of `upstreams`.
+    """
+    refusals = _refusals(caller, upstreams)
     if answer.status != _HTTP_OK:
-        return [*_faults_of_refusal(answer, refusal, effect)]
-    if refusal and effect is Effect.OUT:
+        return [*_faults_of_refusal(answer, refusals, effect)]
+    if refusals and effect is Effect.OUT:
         return ["answered, though it cannot be known what this caller may see"]
     return [
-        *_faults_of_sources(answer, truth, question, TOUCHES[upstream], effect),
-        *_faults_of_silence(answer, _SILENCED[upstream], effect),
+        *_faults_of_sources(answer, truth, question, _of_any(TOUCHES, upstreams), effect),
+        *_faults_of_silence(answer, _of_any(_SILENCED, upstreams), effect),
         *_faults_of_figures(answer, truth, question),
         *_faults_of_rows(answer, truth, question),
     ]
 
 
-def _refusal(caller: Caller, upstream: Upstream) -> str:
-    """What a caller may be told instead of a report; blank where they must have one."""
-    if caller is Caller.ADMINISTRATOR:
-        return ""
-    if upstream is Upstream.KUBERNETES:
-        return "service inventory unavailable"
-    if upstream is Upstream.KEYCLOAK and caller is Caller.NEW_USER:
-        return "identity provider unavailable"
-    return ""
+def _of_any(
+    sources: Mapping[Upstream, frozenset[str]], upstreams: Collection[Upstream]
+) -> frozenset[str]:
+    return frozenset().union(*(sources[upstream] for upstream in upstreams))
 
 
-def _faults_of_refusal(answer: Answer, refusal: str, effect: Effect) -> Iterator[str]:
+def _refusals(caller: Caller, upstreams: Collection[Upstream]) -> frozenset[str]:
+    """What a caller may be told instead of a report; nothing where they must have one."""
+    refusals = set()
+    if Upstream.KUBERNETES in upstreams and caller is not Caller.ADMINISTRATOR:
+        refusals.add("service inventory unavailable")
+    if Upstream.KEYCLOAK in upstreams and caller is Caller.NEW_USER:
+        refusals.add("identity provider unavailable")
+    return frozenset(refusals)
+
+
+def _faults_of_refusal(answer: Answer, refusals: frozenset[str], effect: Effect) -> Iterator[str]:
     said = f"{answer.status} {answer.error}"
-    if not refusal or effect is Effect.HARMLESS:
+    if not refusals or effect is Effect.HARMLESS:
         yield f"refused: {said}"
-    elif (answer.status, answer.error) != (_HTTP_UNAVAILABLE, refusal):
-        yield f"refused as {said}, not as {_HTTP_UNAVAILABLE} {refusal}"
+    elif answer.status != _HTTP_UNAVAILABLE or answer.error not in refusals:
+        yield f"refused as {said}, not as {_HTTP_UNAVAILABLE} {' or '.join(sorted(refusals))}"
     if not answer.retry_after.isdecimal() or not int(answer.retry_after):
         yield f"refused without saying when to come back: {answer.retry_after!r}"
 

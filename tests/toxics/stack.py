@@ -99,12 +99,12 @@ def stack(directory: Path, keycloak: Keycloak) -> Iterator[Stack]:
     """Start everything, and fill it with the hour before the last whole quarter of an hour."""
     stop_ns = time.time_ns() // SLOT_NS * SLOT_NS
     span = Span(stop_ns - HOUR_NS, stop_ns)
-    corpus = _owned(Corpus.generate(6, span, Mix(calls=3000)))
+    corpus = owned(Corpus.generate(6, span, Mix(calls=3000)))
     with contextlib.ExitStack() as running:
-        loki = running.enter_context(Loki.start(_folder(directory, "loki")))
-        prometheus = running.enter_context(Prometheus.start(_folder(directory, "prometheus")))
-        cluster = running.enter_context(KubeCluster.start(_folder(directory, "cluster")))
-        toxiproxy = running.enter_context(Toxiproxy.start(_folder(directory, "toxiproxy")))
+        loki = running.enter_context(Loki.start(folder(directory, "loki")))
+        prometheus = running.enter_context(Prometheus.start(folder(directory, "prometheus")))
+        cluster = running.enter_context(KubeCluster.start(folder(directory, "cluster")))
+        toxiproxy = running.enter_context(Toxiproxy.start(folder(directory, "toxiproxy")))
         proxies = {
             Upstream.LOKI: toxiproxy.proxy("loki", loki.url),
             Upstream.PROMETHEUS: toxiproxy.proxy("prometheus", prometheus.url),
@@ -112,10 +112,10 @@ def stack(directory: Path, keycloak: Keycloak) -> Iterator[Stack]:
             Upstream.KEYCLOAK: toxiproxy.proxy("keycloak", keycloak.url),
         }
         issuer = running.enter_context(keycloak.reached_by(REALM, proxies[Upstream.KEYCLOAK].url))
-        _fill_loki(loki, corpus)
-        _fill_cluster(cluster, corpus)
-        _fill_prometheus(prometheus, span)
-        server = _folder(directory, "server")
+        fill_loki(loki, corpus)
+        fill_cluster(cluster, corpus)
+        fill_prometheus(prometheus, span)
+        server = folder(directory, "server")
         settings = {
             "LOKI_URL": proxies[Upstream.LOKI].url,
             "PROMETHEUS_URL": proxies[Upstream.PROMETHEUS].url,
@@ -132,7 +132,7 @@ def stack(directory: Path, keycloak: Keycloak) -> Iterator[Stack]:
             "OSCAR_METRICS_OIDC_KEYS_REFRESH_SECONDS": "1",
             "OSCAR_METRICS_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
             "INGRESS_HOST": platform.BASE_HOST,
-            **_countries(server),
+            **countries(server),
             **{
                 f"OSCAR_METRICS_{upstream}_{name}": value
                 for upstream in ("LOKI", "PROMETHEUS", "KUBERNETES", "OIDC")
@@ -143,7 +143,7 @@ def stack(directory: Path, keycloak: Keycloak) -> Iterator[Stack]:
         yield Stack(corpus, proxies, keycloak, client, process)
 
 
-def _owned(corpus: Corpus) -> Corpus:
+def owned(corpus: Corpus) -> Corpus:
     """The same without the calls whose service is not certainly somebody's."""
     return Corpus(
         corpus.span,
@@ -151,13 +151,13 @@ def _owned(corpus: Corpus) -> Corpus:
     )
 
 
-def _folder(directory: Path, name: str) -> Path:
+def folder(directory: Path, name: str) -> Path:
     folder = directory / name
     folder.mkdir()
     return folder
 
 
-def _countries(directory: Path) -> dict[str, str]:
+def countries(directory: Path) -> dict[str, str]:
     geoip, roster = directory / "geoip.mmdb", directory / "roster.csv"
     write_geoip_database(geoip)
     roster.write_text(sample.roster_csv(), encoding="utf-8")
@@ -174,7 +174,7 @@ def _kubeconfig(cluster: KubeCluster, proxy: Proxy, directory: Path) -> Path:
     return path
 
 
-def _fill_loki(loki: Loki, corpus: Corpus) -> None:
+def fill_loki(loki: Loki, corpus: Corpus) -> None:
     streams = loki_streams(corpus, country_labels=False)
     loki.push(streams)
     lines = sum(len(entries) for _, entries in streams)
@@ -182,7 +182,7 @@ def _fill_loki(loki: Loki, corpus: Corpus) -> None:
     loki.flush_and_wait('{pod=~".+"}', span.start_ns, span.stop_ns, lines)
 
 
-def _fill_cluster(cluster: KubeCluster, corpus: Corpus) -> None:
+def fill_cluster(cluster: KubeCluster, corpus: Corpus) -> None:
     spaces = (platform.SHARED_NAMESPACE, *platform.NAMESPACE_OWNERS)
     for manifest in (
         *map(platform.namespace_manifest, spaces),
@@ -202,7 +202,7 @@ def _fill_cluster(cluster: KubeCluster, corpus: Corpus) -> None:
         )
 
 
-def _fill_prometheus(prometheus: Prometheus, span: Span) -> None:
+def fill_prometheus(prometheus: Prometheus, span: Span) -> None:
     """A container per owned service, scraped from an hour before the span until now."""
     start_seconds = span.start_ns // SECOND_NS - 3600
     times = range(start_seconds, time.time_ns() // SECOND_NS, _SCRAPE_SECONDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -53,7 +53,7 @@ Change = Callable[[Answer], Answer]
 
 def judged(
     *changes: Change,
-    upstream: Upstream = Upstream.LOKI,
+    upstreams: Collection[Upstream] = (Upstream.LOKI,),
     effect: Effect = Effect.SOME,
     caller: Caller = Caller.ADMINISTRATOR,
     question: Question = Question.BREAKDOWN,
@@ -61,7 +61,9 @@ def judged(
     answer = TRUTH
     for change in changes:
         answer = change(answer)
-    return faults(answer, TRUTH, question=question, caller=caller, upstream=upstream, effect=effect)
+    return faults(
+        answer, TRUTH, question=question, caller=caller, upstreams=upstreams, effect=effect
+    )
 
 
 def source(name: str, **changes: Any) -> Change:
@@ -141,31 +143,38 @@ EMPTY: dict[str, Figure] = {"users": {}, "countries": {}}
         ),
         ([partial(CALLS, coverage=0.0), figures(requests_count_total=0, **EMPTY)], {}),
         ([partial(EXPOSED), figures("web", requests_count_exposed=2)], {}),
-        ([missing(USAGE), nulls(USAGE)], {"upstream": Upstream.PROMETHEUS, "effect": Effect.OUT}),
+        (
+            [missing(USAGE), nulls(USAGE)],
+            {"upstreams": [Upstream.PROMETHEUS], "effect": Effect.OUT},
+        ),
         (
             [partial(USAGE, affects=("gpu_hours",)), figures(gpu_hours=None)],
-            {"upstream": Upstream.PROMETHEUS},
+            {"upstreams": [Upstream.PROMETHEUS]},
         ),
         (
             [missing(INVENTORY), partial(USAGE), figures(cpu_hours=0.4)],
-            {"upstream": Upstream.KUBERNETES, "effect": Effect.OUT},
+            {"upstreams": [Upstream.KUBERNETES], "effect": Effect.OUT},
         ),
         (
             [refused(error=NO_INVENTORY)],
-            {"upstream": Upstream.KUBERNETES, "caller": Caller.KNOWN_USER, "effect": Effect.OUT},
+            {"upstreams": [Upstream.KUBERNETES], "caller": Caller.KNOWN_USER, "effect": Effect.OUT},
         ),
         (
             [refused(error=NO_ISSUER)],
-            {"upstream": Upstream.KEYCLOAK, "caller": Caller.NEW_USER},
+            {"upstreams": [Upstream.KEYCLOAK], "caller": Caller.NEW_USER},
         ),
-        ([], {"upstream": Upstream.KEYCLOAK, "caller": Caller.KNOWN_USER, "effect": Effect.OUT}),
+        ([], {"upstreams": [Upstream.KEYCLOAK], "caller": Caller.KNOWN_USER, "effect": Effect.OUT}),
+        (
+            [missing(*FLAGS), nulls(USAGE, CALLS, EXPOSED), without("cowsay", "web")],
+            {"upstreams": Upstream, "effect": Effect.OUT},
+        ),
     ],
 )
 def test_what_is_right_passes(changes: list[Change], context: dict[str, Any]) -> None:
     assert judged(*changes, **context) == []
 
 
-KUBERNETES, PROMETHEUS = {"upstream": Upstream.KUBERNETES}, {"upstream": Upstream.PROMETHEUS}
+KUBERNETES, PROMETHEUS = {"upstreams": [Upstream.KUBERNETES]}, {"upstreams": [Upstream.PROMETHEUS]}
 
 
 @pytest.mark.parametrize(
@@ -176,7 +185,7 @@ KUBERNETES, PROMETHEUS = {"upstream": Upstream.KUBERNETES}, {"upstream": Upstrea
         ([refused(error=NO_INVENTORY)], KUBERNETES, "refused: 503"),
         (
             [refused(error=NO_ISSUER)],
-            {"upstream": Upstream.KEYCLOAK, "caller": Caller.KNOWN_USER},
+            {"upstreams": [Upstream.KEYCLOAK], "caller": Caller.KNOWN_USER},
             "refused: 503",
         ),
         ([refused(error=NO_INVENTORY)], {"caller": Caller.NEW_USER}, "refused: 503"),
@@ -197,7 +206,7 @@ KUBERNETES, PROMETHEUS = {"upstream": Upstream.KUBERNETES}, {"upstream": Upstrea
         ),
         (
             [],
-            {"upstream": Upstream.KEYCLOAK, "caller": Caller.NEW_USER, "effect": Effect.OUT},
+            {"upstreams": [Upstream.KEYCLOAK], "caller": Caller.NEW_USER, "effect": Effect.OUT},
             "cannot be known",
         ),
         # Flags.
@@ -260,7 +269,7 @@ def test_in_a_file_a_number_is_as_doubtful_as_its_source() -> None:
         return msgspec.structs.replace(answer, sources=sources)
 
     less = [partial(CALLS), figures(failed_count=0), in_a_file]
-    context: dict[str, Any] = {"question": Question.CSV, "upstream": Upstream.LOKI}
+    context: dict[str, Any] = {"question": Question.CSV, "upstreams": [Upstream.LOKI]}
     assert [f for f in judged(*less, **context) if "failed_count" in f] == []
     wrong = [partial(CALLS), figures(requests_count_exposed=2), in_a_file]
     assert any("not the truth" in fault for fault in judged(*wrong, **context))

@@ -8,9 +8,10 @@ of their combinations, and toxics that bite earlier, later or in the middle.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import product
 from typing import Any
 
@@ -23,7 +24,7 @@ from tests.toxics.expected import Upstream, faults
 from tests.toxics.pairs import all_pairs
 from tests.toxics.questions import SERVICE, Answer, Caller, Question
 from tests.toxics.stack import CORES, DEADLINE_SECONDS, NAMESPACE, OWNED, SERVICES, Stack
-from tests.toxics.toxics import EACH, MORE, Toxic
+from tests.toxics.toxics import EACH, MORE, Effect, Toxic
 
 FULL = os.environ.get("OSCAR_TOXICS", "") == "full"
 RECOVERY_SECONDS = 15.0
@@ -58,16 +59,38 @@ def test_what_an_upstream_does_not_say_is_said_to_be_missing(
     question: Question,
     caller: Caller,
 ) -> None:
+    judge(stack, truths, [upstream], toxic, question, caller)
+
+
+@pytest.mark.parametrize("caller", Caller)
+@pytest.mark.parametrize("toxic", [toxic for toxic in EACH if toxic.effect is Effect.OUT])
+def test_without_any_upstream_it_is_said_that_nothing_is_known(
+    stack: Stack, truths: Truths, toxic: Toxic, caller: Caller
+) -> None:
+    judge(stack, truths, [*Upstream], toxic, Question.SUMMARY, caller)
+
+
+def judge(
+    stack: Stack,
+    truths: Truths,
+    upstreams: Collection[Upstream],
+    toxic: Toxic,
+    question: Question,
+    caller: Caller,
+) -> None:
+    """Ask while these upstreams are behind a toxic, and again when they no longer are."""
     truth = truths[question, caller]
     token = "" if caller is Caller.ADMINISTRATOR else stack.token()
     if caller is Caller.KNOWN_USER:
         stack.ask(Question.VALUE_OF_CALLS, caller, token)
     process = stack.server.pid
-    with toxic.on(stack.proxies[upstream]):
+    with contextlib.ExitStack() as poisoned:
+        for upstream in upstreams:
+            poisoned.enter_context(toxic.on(stack.proxies[upstream]))
         answer = stack.ask(question, caller, token)
     print(answer)
     assert not faults(
-        answer, truth, question=question, caller=caller, upstream=upstream, effect=toxic.effect
+        answer, truth, question=question, caller=caller, upstreams=upstreams, effect=toxic.effect
     )
     # What the machine needs for it with every upstream well is no part of the deadline.
     assert answer.seconds <= 1.1 * DEADLINE_SECONDS + truth.seconds
@@ -78,7 +101,7 @@ def test_what_an_upstream_does_not_say_is_said_to_be_missing(
             and whole(stack.ask(*_EVERYTHING), truths[_EVERYTHING])
             and not stack.left_alone()
         ),
-        f"the whole truth again, after {toxic.name} before {upstream}",
+        f"the whole truth again, after {toxic.name} before {', '.join(upstreams)}",
         timeout_seconds=RECOVERY_SECONDS,
     )
     assert stack.server.pid == process
