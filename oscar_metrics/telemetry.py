@@ -49,6 +49,11 @@ class Telemetry:
             "Clients' connections that were told to come again, because all places were taken.",
             registry=self.registry,
         )
+        self.tasks = Gauge(
+            "oscar_metrics_tasks",
+            "Tasks of the event loop, the one that answers this among them.",
+            registry=self.registry,
+        )
         self.upstream_calls = Histogram(
             "oscar_metrics_upstream_call_duration_seconds",
             "Duration of calls to other systems; reason is `ok` or why it was of no use.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,7 @@ class HealthRoutes:
         """The process's own metrics, as Prometheus text or OpenMetrics."""
         if self._ledger_status is not None:
             self._telemetry.ledger.usable.set(self._ledger_status().usable)
+        self._telemetry.tasks.set(len(asyncio.all_tasks()))
         try:
             encode, content_type = choose_encoder(request.headers.get("accept", ""))
         except (TypeError, ValueError):  # a version that is no version

@@ -146,6 +146,18 @@ def test_own_metrics_in_both_forms(
     assert "process_resident_memory_bytes" in response.text
 
 
+def test_how_many_tasks_there_are_is_told_and_who_asks_again_finds_as_many(
+    stranger: httpx.Client,
+) -> None:
+    def tasks() -> list[str]:
+        text = stranger.get("/metrics").text
+        return [line for line in text.splitlines() if line.startswith("oscar_metrics_tasks ")]
+
+    (first,) = tasks()
+    assert float(first.partition(" ")[2]) >= 1
+    assert tasks() == [first]
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/schema", "/system/metrics/breakdown?group_by=user"])
 @pytest.mark.parametrize(
     "accept", ["text/plain;version=abc", "application/openmetrics-text;version=abc", "a/b;q=inf"]
