@@ -16,14 +16,14 @@ from oscar_metrics import figures, groupings, owner_reports, reports, wire
 from oscar_metrics.admission import Admitted
 from oscar_metrics.asking import Asking, bounds_ns
 from oscar_metrics.completeness import private, sentence
-from oscar_metrics.errors import Forbidden
+from oscar_metrics.errors import Forbidden, LedgerError
 from oscar_metrics.facts import LogStream, ServiceCount, Usage
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.groupings import Needs
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.reading import LedgerReading
 from oscar_metrics.ledger.seals import Restated
-from oscar_metrics.ledger.store import Changes
+from oscar_metrics.ledger.store import Changes, Version
 from oscar_metrics.live import NO_CLUSTER, NO_LOGS, NO_USAGE, Live
 from oscar_metrics.outcome import Outcome, Unavailable, with_facts
 from oscar_metrics.ownership import Ownership
@@ -41,6 +41,8 @@ from oscar_metrics.wire import GroupBy, Metric, SourceName, SourceState
 
 T = TypeVar("T")
 _SHOW_EVERYTHING = Privacy()
+# Every report that is not kept waits for it, where answers are kept outside the process.
+_VERSION_SECONDS = 0.5
 _Report = TypeVar("_Report", bound=wire.Summary | wire.Breakdown | wire.Value)
 
 
@@ -102,6 +104,17 @@ class Aggregator:
         """How often the ledger has changed; None where there is none to be read."""
         store = None if self._ledger is None else self._ledger.store
         return None if store is None else store.changes
+
+    async def ledger_version(self) -> Version | None:
+        """Which state the ledger is in; None where that cannot be told soon."""
+        if self._ledger is None:
+            return Version(people="", facts="")
+        store = self._ledger.store
+        try:
+            async with asyncio.timeout(_VERSION_SECONDS):
+                return None if store is None else await store.version()
+        except (LedgerError, TimeoutError):
+            return None
 
     async def admit(self, viewer: Viewer, deadline: float | None) -> Admitted:
         """Decide what a viewer sees, and begin the one report that is made for them.

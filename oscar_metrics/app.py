@@ -20,12 +20,15 @@ from oscar_metrics.errors import SettingsError
 from oscar_metrics.handlers.bounded_http import bounded_http
 from oscar_metrics.handlers.places import within_descriptors
 from oscar_metrics.handlers.routes import build_app
+from oscar_metrics.handlers.shared_answers import SharedAnswers
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.keeper import answer_for_ever, kept_open
 from oscar_metrics.ledger.sealer import Sealer
 from oscar_metrics.ledger.sealer_status import LedgerStatus
 from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.privacy import Privacy
+from oscar_metrics.resilience.report_cache import IN_MEMORY, CacheSettings
+from oscar_metrics.resilience.shared_cache import SharedCache, cache_key
 from oscar_metrics.scope import ScopeMode
 from oscar_metrics.settings import OFF, Settings
 from oscar_metrics.sources.countries import GeoIP
@@ -89,6 +92,7 @@ def create_app(
         access=settings.access,
         cache=settings.cache,
         lanes=settings.lanes,
+        shared=create_shared_answers(settings, telemetry),
         telemetry=telemetry,
         version=importlib.metadata.version("oscar-metrics"),
         running=kept_open(holder, ledger, keep) if holder else None,
@@ -121,6 +125,19 @@ def create_aggregator(
             shared_namespace=settings.inventory.services_namespace,
         ),
     )
+
+
+def create_shared_answers(settings: Settings, telemetry: Telemetry) -> SharedAnswers | None:
+    """Where answers are kept for other processes; None where that is in memory only."""
+    cache = settings.cache
+    if cache.store in (OFF, IN_MEMORY):
+        return None
+    # Whose settings differ in what shapes answers, or in a secret, share nothing.
+    shaping = msgspec.structs.replace(
+        settings, host="", port=1, log_json=True, log_level="info", cache=CacheSettings()
+    )
+    key = cache_key([msgspec.json.encode(shaping).decode()])
+    return SharedAnswers(SharedCache(cache.store, key, cache.redis, telemetry), cache)
 
 
 def create_oidc(settings: Settings, telemetry: Telemetry) -> OidcAuth | None:

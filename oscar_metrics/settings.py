@@ -27,6 +27,7 @@ from oscar_metrics.resilience.lanes import LaneSettings
 from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.settings_checks import (
     check_access,
+    check_cache,
     check_oidc,
     check_readable,
     check_sendable,
@@ -165,7 +166,8 @@ NAMES = _names()
 SECRETS = frozenset(
     name
     for name in NAMES
-    if name.endswith(("_PASSWORD", "_TOKEN", "_SECRET", "_KEY")) or name == "OSCAR_USERNAME"
+    if name.endswith(("_PASSWORD", "_TOKEN", "_SECRET", "_KEY"))
+    or name in ("OSCAR_USERNAME", "OSCAR_METRICS_CACHE")
 )
 # Of these the file itself is a setting: it is read again whenever it changes.
 WATCHED = frozenset(name for name in SECRETS if f"{name}_FILE" in NAMES)
@@ -222,6 +224,7 @@ def load(environ: Mapping[str, str], file: Path | None = None) -> Settings:
     check_url("PROMETHEUS_URL", settings.prometheus.url, unless=OFF)
     check_oidc(settings.oidc)
     check_access(settings.access)
+    check_cache(settings.cache)
     return settings
 
 

@@ -11,6 +11,7 @@ import httpx
 from oscar_metrics.auth.access_settings import AccessSettings
 from oscar_metrics.auth.oidc_settings import OidcSettings
 from oscar_metrics.errors import SettingsError
+from oscar_metrics.resilience.report_cache import IN_MEMORY, CacheSettings
 
 _LEAST_KEY_CHARACTERS = 16
 _EVERY_ORIGIN = "*"
@@ -49,6 +50,18 @@ def check_url(name: str, url: str, *, unless: str) -> None:
     """Whether `url` is one of HTTP, or the text that stands for none; it may hold a password."""
     if url != unless and not _is_http(url):
         raise SettingsError(name, "expected a URL such as http://host:port or https://host/path")
+
+
+def check_cache(settings: CacheSettings) -> None:
+    """Whether it is known where answers are kept; a URL may hold a password, and is not said."""
+    if not settings.store.startswith(("redis://", "rediss://")) and settings.store not in (
+        IN_MEMORY,
+        _OFF,
+    ):
+        raise SettingsError(
+            "OSCAR_METRICS_CACHE",
+            "expected memory, off, or a URL such as redis://host:6379/0",
+        )
 
 
 def check_oidc(settings: OidcSettings) -> None:

@@ -14,6 +14,7 @@ from oscar_metrics.handlers.csv import completeness_header, csv_pieces, file_nam
 from oscar_metrics.handlers.pieces import json_pieces, rows_of
 from oscar_metrics.outcome import FAILING, GapReason
 from oscar_metrics.resilience.report_cache import CacheSettings, Made
+from oscar_metrics.scope import Viewer
 from oscar_metrics.timerange import HOUR_NS, SECOND_NS, Span, format_instant
 from oscar_metrics.wire import SourceName, SourceState, SourceStatus, WireGap
 
@@ -26,6 +27,20 @@ _SETTLED_NS = HOUR_NS
 # They rest on files beside us, which do not come and go.
 _FROM_FILES = frozenset({SourceName.COUNTRIES, SourceName.ROSTER})
 _BETTER = (SourceState.MISSING, SourceState.PARTIAL, SourceState.OK)
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked by whom: equal ones have one answer.
+
+    `service` is that of the path. `parameters` are those the route knows, as they were written;
+    `form` is what the answer is written as, where there is a choice.
+    """
+
+    route: str
+    service: str
+    viewer: Viewer
+    parameters: tuple[tuple[str, str], ...]
+    form: str
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +23,7 @@ from oscar_metrics.handlers import answer_headers, audit, preferences
 from oscar_metrics.handlers.answer import (
     Answer,
     Notes,
+    Question,
     Reported,
     all_failing,
     standing_in,
@@ -30,8 +31,9 @@ from oscar_metrics.handlers.answer import (
     written,
 )
 from oscar_metrics.handlers.query import Query
+from oscar_metrics.handlers.shared_answers import SharedAnswers
 from oscar_metrics.handlers.streamed import Streamed
-from oscar_metrics.ledger.store import Changes
+from oscar_metrics.ledger.store import Changes, Version
 from oscar_metrics.resilience.flights import Flights
 from oscar_metrics.resilience.lanes import Lanes
 from oscar_metrics.resilience.report_cache import (
@@ -42,7 +44,6 @@ from oscar_metrics.resilience.report_cache import (
     ReportCache,
     freshness,
 )
-from oscar_metrics.scope import Viewer
 from oscar_metrics.tasks import worked_out
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import SECOND_NS, Span
@@ -59,21 +60,9 @@ _STREAMED_ROWS = 20_000
 _REFRESHED_AT_ONCE = 4
 _KILOBYTE = 1024
 _MADE = "made"
+# Of a ledger in a state that this process has not seen it in.
+_NEVER = -1
 _FROM_KEPT = frozenset(Freshness)
-
-
-class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked by whom: equal ones have one answer.
-
-    `service` is that of the path. `parameters` are those the route knows, as they were written;
-    `form` is what the answer is written as, where there is a choice.
-    """
-
-    route: str
-    service: str
-    viewer: Viewer
-    parameters: tuple[tuple[str, str], ...]
-    form: str
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,11 +100,13 @@ class Answers:
         lanes: Lanes,
         settings: CacheSettings,
         telemetry: Telemetry,
+        shared: SharedAnswers | None = None,
     ) -> None:
         self._aggregator = aggregator
         self._lanes = lanes
         self._settings = settings
         self._telemetry = telemetry
+        self._shared = shared
         self._cache: ReportCache[_Kept] = ReportCache(settings.memory_mb * _KILOBYTE**2)
         telemetry.cache_bytes.set_function(lambda: self._cache.size_bytes)
         telemetry.cache_answers.set_function(lambda: len(self._cache))
@@ -123,6 +114,8 @@ class Answers:
         self._group: asyncio.TaskGroup | None = None
         self._flights: Flights[_Flown] | None = None
         self._refreshing: set[Question] = set()
+        # What is done with what is kept outside, for nobody who waits.
+        self._beside: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -133,6 +126,10 @@ class Answers:
                 yield
             finally:
                 self._flights.end()
+                for task in self._beside:
+                    task.cancel()
+        if self._shared is not None:
+            await self._shared.aclose()
 
     async def answer(
         self,
@@ -203,6 +200,11 @@ class Answers:
     ) -> _Flown:
         notes: Notes = {}
         changes = self._aggregator.ledger_changes()
+        version = None if self._shared is None else await self._aggregator.ledger_version()
+        if not afresh and version is not None:
+            found = await self._found(question, changes, version)
+            if found is not None:
+                return found
         try:
             flown = await self._worked(prepared, wait_seconds, notes)
         except RequestError as exc:
@@ -219,7 +221,26 @@ class Answers:
                 return flown
         if flown.answer is not None:
             self._keep(question, _Kept(answer=flown.answer, changes=changes))
+            if self._shared is not None and version is not None:
+                self._do_beside(self._shared.keep(question, version, flown.answer))
         return flown
+
+    async def _found(
+        self, question: Question, changes: Changes | None, version: Version
+    ) -> _Flown | None:
+        """What is fresh outside the process; what is not is kept, to stand in where that fails."""
+        if self._shared is None or self._kept(question) is not None:
+            return None
+        found = await self._shared.find(question, version)
+        if found is None:
+            return None
+        if changes is not None and found.facts != version.facts:
+            changes = replace(changes, written=_NEVER)
+        kept = _Kept(answer=found.answer, changes=changes)
+        self._keep(question, kept)
+        if self._good_for(kept, self._aggregator.now_ns()) is not Freshness.FRESH:
+            return None
+        return _Flown(notes=found.answer.notes, came=Freshness.FRESH, answer=found.answer)
 
     async def _worked(self, prepared: Prepared, wait_seconds: int | None, notes: Notes) -> _Flown:
         deadline = self._aggregator.deadline(wait_seconds)
@@ -240,6 +261,8 @@ class Answers:
         changes = self._aggregator.ledger_changes()
         forgotten = None if changes is None else changes.forgotten
         if forgotten != self._forgotten:
+            if self._shared is not None and None not in (forgotten, self._forgotten):
+                self._do_beside(self._shared.clear())
             self._cache.clear()
             self._forgotten = forgotten
         return self._cache.get(question)
@@ -257,6 +280,13 @@ class Answers:
         before = self._cache.evicted
         self._cache.put(question, kept, size_bytes=size_bytes)
         self._telemetry.cache_evicted.inc(self._cache.evicted - before)
+
+    def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._group is None:
+            raise RuntimeError("reports are made within `running`")
+        task = self._group.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     def _good_for(self, kept: _Kept, now_ns: int) -> Freshness | None:
         return freshness(

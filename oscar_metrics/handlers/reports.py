@@ -19,8 +19,8 @@ from oscar_metrics.completeness import fields, status
 from oscar_metrics.errors import BadRequest, Forbidden
 from oscar_metrics.handlers import audit
 from oscar_metrics.handlers.accept import preferred
-from oscar_metrics.handlers.answer import Notes, Reported
-from oscar_metrics.handlers.answers import Answers, Prepared, Question, wait_granted
+from oscar_metrics.handlers.answer import Notes, Question, Reported
+from oscar_metrics.handlers.answers import Answers, Prepared, wait_granted
 from oscar_metrics.handlers.authentication import caller_of
 from oscar_metrics.handlers.csv import completeness_header
 from oscar_metrics.handlers.query import Query

@@ -31,6 +31,7 @@ from oscar_metrics.handlers.measured import Measured
 from oscar_metrics.handlers.problems import exception_handlers
 from oscar_metrics.handlers.reports import Reports
 from oscar_metrics.handlers.schema import SchemaRoutes
+from oscar_metrics.handlers.shared_answers import SharedAnswers
 from oscar_metrics.ledger.sealer_status import LedgerStatus
 from oscar_metrics.resilience.lanes import Lanes, LaneSettings
 from oscar_metrics.resilience.report_cache import CacheSettings
@@ -51,6 +52,7 @@ def build_app(
     version: str,
     cache: CacheSettings,
     lanes: LaneSettings,
+    shared: SharedAnswers | None = None,
     running: AbstractAsyncContextManager[None] | None = None,
     ledger_status: Callable[[], LedgerStatus] | None = None,
     stop: asyncio.Event | None = None,
@@ -61,8 +63,8 @@ def build_app(
     tokens, None where they are not let in, and is closed, too. `version` is what the OpenAPI
     document says this is. `running` is entered before the first request is answered and
     left after the last one. `cache` is what is kept of reports, `lanes` how many are made at
-    once. `ledger_status` is what readiness tells of the ledger. Once `stop`
-    is set, reports under way end with 503.
+    once; `shared` keeps answers outside the process, too. `ledger_status` is what readiness
+    tells of the ledger. Once `stop` is set, reports under way end with 503.
     """
     failures = FailedLogins(
         per_minute=access.failed_logins_per_minute, addresses_most=access.addresses_kept
@@ -72,7 +74,7 @@ def build_app(
         Proxies(access.trusted_proxies),
         aggregator.privacy,
     )
-    answers = Answers(aggregator, Lanes(lanes, telemetry), cache, telemetry)
+    answers = Answers(aggregator, Lanes(lanes, telemetry), cache, telemetry, shared)
     litestar = Litestar(
         route_handlers=create_routes(
             aggregator, answers, authentication, telemetry, version, ledger_status, stop

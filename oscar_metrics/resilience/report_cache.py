@@ -14,6 +14,8 @@ from typing import Annotated, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
+from oscar_metrics.resilience.shared_cache import SharedCacheSettings
+
 T = TypeVar("T")
 
 _SECOND_NS = 1_000_000_000
@@ -43,6 +45,11 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     revalidate_seconds: Annotated[int, Meta(ge=0, le=3600)] = 10
     # How old one may be that stands in where a source fails, in seconds; 0: none does.
     error_seconds: Annotated[int, Meta(ge=0, le=604_800)] = 3600
+    redis: SharedCacheSettings = SharedCacheSettings()
+
+    def __repr__(self) -> str:
+        # A Redis' URL may hold its password.
+        return f"CacheSettings(memory_mb={self.memory_mb!r}, …)"
 
 
 OFF = "off"

@@ -39,6 +39,7 @@ from oscar_metrics.findings import Finding
 from oscar_metrics.handlers.bounded_http import bounded_http
 from oscar_metrics.handlers.connection_settings import ConnectionSettings
 from oscar_metrics.handlers.routes import build_app
+from oscar_metrics.handlers.shared_answers import SharedAnswers
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.sealer_status import LedgerStatus
 from oscar_metrics.outcome import Ok, Outcome, Unavailable, with_facts
@@ -295,6 +296,7 @@ def serving(
     ledger_status: Callable[[], LedgerStatus] | None = None,
     cache: CacheSettings = NOTHING_KEPT,
     lanes: LaneSettings = MANY_PLACES,
+    shared: SharedAnswers | None = None,
 ) -> Iterator[httpx.Client]:
     """A client of a server that runs in a thread of its own until the block ends."""
     app = build_app(
@@ -307,6 +309,7 @@ def serving(
         version="0.1.0",
         cache=cache,
         lanes=lanes,
+        shared=shared,
         ledger_status=ledger_status,
     )
     auth = httpx.BasicAuth(USERNAME, PASSWORD) if admin else None
