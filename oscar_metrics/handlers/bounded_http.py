@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 from typing import Any, NoReturn, cast
 
 import structlog
@@ -20,6 +21,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 MAX_HEADERS = 128
 # Reports are asked for without a body; what a client sends nevertheless is not read.
 MAX_BODY_BYTES = 64 * 1024
+# What the system holds of an answer besides what is on its way; of itself it would hold MBs for
+# each who reads slowly, and say in as large steps what was read.
+_UNSENT_BYTES = 128 * 1024
 
 # Whoever looks after the process asks these, and just when it has too much to do.
 _ALWAYS_ANSWERED = frozenset({b"/healthz", b"/readyz", b"/metrics"})
@@ -75,6 +79,8 @@ class BoundedHttp(HttpToolsProtocol):
     ) -> None:
         """Wait for the first head, and not for ever; without a place, not at all."""
         super().connection_made(transport)
+        accepted: socket.socket = transport.get_extra_info("socket")
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         place = self._places.take(self, self.loop.time())
         self._has_place = place is Place.TAKEN
         if place is Place.NONE:

@@ -24,5 +24,5 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     # Seconds a client may keep us waiting, in all, for each `read_bytes` of an answer; one that
     # reads more slowly is cut off. 9 KiB a second, as they stand.
     read_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 60.0
-    # The system holds some MB for it and reports what was read in large steps.
+    # Bytes of an answer for which a client may keep us waiting that long.
     read_bytes: Annotated[int, Meta(ge=1, le=1024 * 1024 * 1024)] = 512 * 1024

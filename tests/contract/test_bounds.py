@@ -44,9 +44,15 @@ def hasty() -> Iterator[httpx.Client]:
         yield client
 
 
-def dial(client: httpx.Client) -> socket.socket:
+def dial(client: httpx.Client, held_bytes: int | None = None) -> socket.socket:
+    """A connection; `held_bytes` is what the system is to hold for who does not read."""
     address = urlsplit(str(client.base_url))
-    return socket.create_connection((address.hostname, address.port), timeout=20)
+    peer = socket.socket()
+    peer.settimeout(20)
+    if held_bytes is not None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, held_bytes)
+    peer.connect((address.hostname, address.port))
+    return peer
 
 
 def rest(peer: socket.socket) -> bytes:
