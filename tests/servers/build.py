@@ -70,6 +70,15 @@ _LISTED: tuple[Server, ...] = (
         module_version="v2.5.0",
         version_variables={"github.com/Shopify/toxiproxy/v2.Version": "2.5.0"},
     ),
+    # The log collector Grafana Alloy as it was before it had this name; Alloy itself is published
+    # as no Go module. Both speak one language and have the same components.
+    GoModule(
+        name="grafana-agent-flow",
+        version="0.44.2",
+        module="github.com/grafana/agent",
+        module_version="v0.44.2",
+        version_variables={"github.com/grafana/agent/internal/build.Version": "v0.44.2"},
+    ),
     MavenFolder(
         name="keycloak",
         version="26.0.7",
