@@ -1,0 +1,192 @@
+"""The whole pipeline as it is shipped: pods' logs through a real Kubernetes API to our reports."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from oscar_metrics.facts import LogStream
+from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
+from tests.corpus.corpus import Corpus, Mix
+from tests.corpus.entries import Entry, Gateway
+from tests.corpus.origins import pod_logs
+from tests.pipeline.reading import facts, read_until, settings_of, truth
+from tests.servers.build import require
+from tests.servers.collector import Collector
+from tests.servers.kubernetes import KubeCluster
+from tests.servers.loki import Loki
+from tests.servers.process import wait_until
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "alloy" / "with_ingress_nginx.alloy"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeCluster]:
+    """A cluster whose plain user may do what the manifest lets the collector do."""
+    for name in ("etcd", "kube-apiserver", "kwok"):
+        require(name)
+    with KubeCluster.start(tmp_path_factory.mktemp("cluster")) as server:
+        for manifest in yaml.safe_load_all((ROOT / "deploy/pipeline/rbac.yaml").read_text()):
+            if "subjects" in manifest:
+                user = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "metrics"}
+                manifest["subjects"] = [user]
+            server.apply(manifest)
+        yield server
+
+
+class Pages(ThreadingHTTPServer):
+    """The pages of the manager and the gateway that the heartbeat asks for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+        super().__init__(("127.0.0.1", 0), _Page)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Page(BaseHTTPRequestHandler):
+    server: Pages
+
+    def do_GET(self) -> None:
+        self.server.asked.add(self.path)
+        self.send_response(404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def pages() -> Iterator[Pages]:
+    with Pages() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+class Platform:
+    """An hour of a manager's and a gateway's life, shown as far as it has come.
+
+    Without what no reader of pods' logs is shown: of the lines of one nanosecond of a pod, the
+    collector hands on the first.
+    """
+
+    def __init__(self, cluster: KubeCluster, *, hours_ago: int) -> None:
+        stop_ns = time.time_ns() // SLOT_NS * SLOT_NS - hours_ago * HOUR_NS
+        self.span = Span(stop_ns - HOUR_NS, stop_ns)
+        mix = Mix(
+            calls=1500, exposed=0.4, broken=20, gateways=(Gateway.NGINX,), heartbeat_seconds=60
+        )
+        entries: dict[tuple[str, int], Entry] = {}
+        for entry in Corpus.generate(hours_ago, self.span, mix).entries:
+            entries.setdefault((entry.pod, entry.time_ns), entry)
+        self._entries = tuple(entries.values())
+        self._cluster = cluster
+        self._name = f"-{hours_ago}"
+
+    def show(self, start: int, stop: int) -> None:
+        """Have the pods' logs hold these twelfths of the hour, and no others."""
+        for log in pod_logs(self._between(start, stop)):
+            lines = [*log.previous, *log.lines]
+            if lines:
+                self._cluster.add_pod(
+                    log.namespace,
+                    log.pod + self._name,
+                    log.labels,
+                    [log.container],
+                    {log.container: lines},
+                )
+
+    def lines(self, start: int, stop: int) -> int:
+        """How many lines those are."""
+        return len(self._between(start, stop).entries)
+
+    async def agrees_with(self, loki: Loki, stop: int) -> None:
+        """Fail unless a report up to there says what is true, once as many lines are in Loki."""
+        corpus = self._between(0, stop)
+        expected = {stream: truth(corpus, stream) for stream in LogStream}
+        calls = sum(log.lines_seen for log in expected.values())
+        outcomes = await read_until(settings_of(loki), corpus.span, calls)
+        for stream, log in expected.items():
+            assert facts(outcomes[stream]) == log
+
+    def _between(self, start: int, stop: int) -> Corpus:
+        step_ns = self.span.length_ns // 12
+        begin_ns = self.span.start_ns
+        part = Span(begin_ns + start * step_ns, begin_ns + stop * step_ns)
+        return Corpus(part, [entry for entry in self._entries if entry.time_ns in part])
+
+
+def environment(cluster: KubeCluster, loki: Loki, geoip: Path, pages: Pages) -> dict[str, str]:
+    """What the shipped configuration wants to know."""
+    return {
+        "PIPELINE": str(ROOT / "alloy"),
+        "LOKI_PUSH_URL": f"{loki.url}/loki/api/v1/push",
+        "GEOIP_DATABASE": str(geoip),
+        "MANAGER_URL": f"{pages.url}/health",
+        "GATEWAY_URL": f"{pages.url}/oscar-metrics-heartbeat",
+        "KUBECONFIG": str(cluster.kubeconfig(cluster.user_token)),
+    }
+
+
+def wait_for_lines(collector: Collector, lines: float) -> None:
+    """Until the collector, since it started, has read that many."""
+    wait_until(
+        lambda: collector.metric("oscar_pipeline_lines_total") >= lines,
+        f"{lines} lines read",
+        timeout_seconds=90,
+    )
+
+
+async def test_nothing_is_lost_or_doubled_whatever_goes_down(
+    cluster: KubeCluster, loki: Loki, geoip: Path, pages: Pages, tmp_path: Path
+) -> None:
+    platform = Platform(cluster, hours_ago=1)
+    platform.show(0, 3)
+    with Collector.start(
+        tmp_path, SHIPPED, environment=environment(cluster, loki, geoip, pages)
+    ) as collector:
+        await platform.agrees_with(loki, 3)
+
+        # Loki is away, and comes back when the nodes have forgotten what was written meanwhile.
+        loki.stop()
+        platform.show(0, 6)
+        wait_for_lines(collector, platform.lines(0, 6))
+        platform.show(6, 8)
+        loki.restart()
+        await platform.agrees_with(loki, 8)
+
+        # The collector ends, and another begins with nothing.
+        collector.kill()
+        collector.restart(forgetful=True)
+        platform.show(6, 10)
+        await platform.agrees_with(loki, 10)
+
+        # Both.
+        loki.stop()
+        platform.show(6, 12)
+        wait_for_lines(collector, platform.lines(6, 12))
+        collector.kill()
+        collector.restart(forgetful=True)
+        wait_for_lines(collector, platform.lines(6, 12))
+        loki.restart()
+        await platform.agrees_with(loki, 12)
+
+        heartbeats = {"/health", "/oscar-metrics-heartbeat"}
+        wait_until(lambda: pages.asked == heartbeats, "heartbeats", timeout_seconds=60)
+
+
+def test_the_api_takes_the_manifests(cluster: KubeCluster) -> None:
+    for path in sorted((ROOT / "deploy" / "pipeline").glob("*.yaml")):
+        if path.name != "alloy-values.yaml":
+            for manifest in yaml.safe_load_all(path.read_text()):
+                cluster.apply(manifest)
