@@ -16,6 +16,7 @@ from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
 from tests.corpus.corpus import Corpus, Mix
 from tests.corpus.entries import Entry, Gateway
 from tests.corpus.origins import pod_logs
+from tests.corpus.platform import BASE_HOST
 from tests.pipeline.reading import facts, read_until, settings_of, truth
 from tests.servers.build import require
 from tests.servers.collector import Collector
@@ -24,7 +25,7 @@ from tests.servers.loki import Loki
 from tests.servers.process import wait_until
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "alloy" / "with_ingress_nginx.alloy"
+ALLOY = ROOT / "alloy"
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeCluster]:
                 user = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "metrics"}
                 manifest["subjects"] = [user]
             server.apply(manifest)
+            if manifest["metadata"].get("namespace") == "ingress-nginx":
+                manifest["metadata"]["namespace"] = "traefik"
+                server.apply(manifest)
         yield server
 
 
@@ -80,28 +84,34 @@ class Platform:
     collector hands on the first.
     """
 
-    def __init__(self, cluster: KubeCluster, *, hours_ago: int) -> None:
+    def __init__(
+        self,
+        cluster: KubeCluster,
+        *,
+        hours_ago: int,
+        gateways: tuple[Gateway, ...] = (Gateway.NGINX,),
+        gateway: str = "ingress-nginx",
+    ) -> None:
         stop_ns = time.time_ns() // SLOT_NS * SLOT_NS - hours_ago * HOUR_NS
         self.span = Span(stop_ns - HOUR_NS, stop_ns)
-        mix = Mix(
-            calls=1500, exposed=0.4, broken=20, gateways=(Gateway.NGINX,), heartbeat_seconds=60
-        )
+        mix = Mix(calls=1500, exposed=0.4, broken=20, gateways=gateways, heartbeat_seconds=60)
         entries: dict[tuple[str, int], Entry] = {}
         for entry in Corpus.generate(hours_ago, self.span, mix).entries:
             entries.setdefault((entry.pod, entry.time_ns), entry)
         self._entries = tuple(entries.values())
         self._cluster = cluster
+        self._gateway = gateway
         self._name = f"-{hours_ago}"
 
     def show(self, start: int, stop: int) -> None:
         """Have the pods' logs hold these twelfths of the hour, and no others."""
         for log in pod_logs(self._between(start, stop)):
-            lines = [*log.previous, *log.lines]
-            if lines:
+            if lines := [*log.previous, *log.lines]:
+                of_manager = log.namespace == "oscar"
                 self._cluster.add_pod(
-                    log.namespace,
+                    log.namespace if of_manager else self._gateway,
                     log.pod + self._name,
-                    log.labels,
+                    log.labels if of_manager else {"app.kubernetes.io/name": self._gateway},
                     [log.container],
                     {log.container: lines},
                 )
@@ -115,7 +125,8 @@ class Platform:
         corpus = self._between(0, stop)
         expected = {stream: truth(corpus, stream) for stream in LogStream}
         calls = sum(log.lines_seen for log in expected.values())
-        outcomes = await read_until(settings_of(loki), corpus.span, calls)
+        settings = settings_of(loki, gateway=self._gateway)
+        outcomes = await read_until(settings, corpus.span, calls)
         for stream, log in expected.items():
             assert facts(outcomes[stream]) == log
 
@@ -129,11 +140,12 @@ class Platform:
 def environment(cluster: KubeCluster, loki: Loki, geoip: Path, pages: Pages) -> dict[str, str]:
     """What the shipped configuration wants to know."""
     return {
-        "PIPELINE": str(ROOT / "alloy"),
+        "PIPELINE": str(ALLOY),
         "LOKI_PUSH_URL": f"{loki.url}/loki/api/v1/push",
         "GEOIP_DATABASE": str(geoip),
         "MANAGER_URL": f"{pages.url}/health",
         "GATEWAY_URL": f"{pages.url}/oscar-metrics-heartbeat",
+        "INGRESS_HOST": BASE_HOST,
         "KUBECONFIG": str(cluster.kubeconfig(cluster.user_token)),
     }
 
@@ -153,7 +165,9 @@ async def test_nothing_is_lost_or_doubled_whatever_goes_down(
     platform = Platform(cluster, hours_ago=1)
     platform.show(0, 3)
     with Collector.start(
-        tmp_path, SHIPPED, environment=environment(cluster, loki, geoip, pages)
+        tmp_path,
+        ALLOY / "with_ingress_nginx.alloy",
+        environment=environment(cluster, loki, geoip, pages),
     ) as collector:
         await platform.agrees_with(loki, 3)
 
@@ -183,6 +197,20 @@ async def test_nothing_is_lost_or_doubled_whatever_goes_down(
 
         heartbeats = {"/health", "/oscar-metrics-heartbeat"}
         wait_until(lambda: pages.asked == heartbeats, "heartbeats", timeout_seconds=60)
+
+
+async def test_the_logs_of_a_manager_and_of_traefik(
+    cluster: KubeCluster, loki: Loki, geoip: Path, pages: Pages, tmp_path: Path
+) -> None:
+    gateways = (Gateway.TRAEFIK_PATH, Gateway.TRAEFIK_HOST)
+    platform = Platform(cluster, hours_ago=0, gateways=gateways, gateway="traefik")
+    platform.show(0, 12)
+    with Collector.start(
+        tmp_path,
+        ALLOY / "with_traefik.alloy",
+        environment=environment(cluster, loki, geoip, pages),
+    ):
+        await platform.agrees_with(loki, 12)
 
 
 def test_the_api_takes_the_manifests(cluster: KubeCluster) -> None:

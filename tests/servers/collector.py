@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -14,9 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.servers.build import program
 from tests.servers.process import Process, free_port
-
-# Go's older way of matching paths, without which this version ends as it begins.
-_ENVIRONMENT = {"GODEBUG": "httpmuxgo121=1"}
 
 
 class Collector:
@@ -41,7 +37,7 @@ class Collector:
                 configuration,
             ],
             self.log_path,
-            environment={**_ENVIRONMENT, **environment},
+            environment=environment,
         )
 
     @classmethod
@@ -101,7 +97,6 @@ def formatted(configuration: Path) -> str:
     """
     told = subprocess.run(
         [program("grafana-agent-flow"), "fmt", configuration],
-        env={**os.environ, **_ENVIRONMENT},
         capture_output=True,
         text=True,
         check=True,
