@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from oscar_metrics.timerange import HOUR_NS, SECOND_NS, SLOT_NS, Span
 from tests.corpus.corpus import Corpus, Mix
 from tests.corpus.entries import PODS, Workload
 from tests.corpus.origins import write_lines, write_log_files
-from tests.corpus.times import access_log_time
+from tests.corpus.times import access_log_time, rfc3339
 from tests.pipeline.reading import facts, read_until, settings_of, truth
 from tests.servers.collector import Collector
+from tests.servers.kwok import cri_line
 from tests.servers.loki import Loki
 from tests.servers.process import wait_until
 
@@ -100,16 +102,16 @@ def environment(loki: Loki, geoip: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "behind",
+    ("behind", "has_addresses"),
     [
-        "delivery.to_loki.default.receiver",
-        "anonymise.truncate.callers.receiver",
-        "anonymise.drop.callers.receiver",
+        ("delivery.to_loki.default.receiver", True),
+        ("anonymise.truncate.callers.receiver", False),
+        ("anonymise.drop.callers.receiver", False),
     ],
     ids=["whole", "truncated", "dropped"],
 )
 async def test_a_report_says_what_is_true_of_lines_of_every_form(
-    loki: Loki, geoip: Path, behind: str, tmp_path: Path
+    loki: Loki, geoip: Path, behind: str, has_addresses: bool, tmp_path: Path
 ) -> None:
     corpus = corpus_of_now()
     # Places of its own, so that tests can share a Loki.
@@ -132,6 +134,13 @@ async def test_a_report_says_what_is_true_of_lines_of_every_form(
         name = "oscar_pipeline_lines_not_understood_total"
         assert collector.metric(name) == not_understood
         assert collector.metric("oscar_pipeline_lines_total") >= len(corpus.entries)
+    callers = {entry.call.ip for entry in corpus.entries if entry.call}
+    # Those that are more than their network.
+    some = sorted(ip for ip in callers if not ip.endswith((".0", "::")) and len(ip) > 3)[:200]
+    pattern = "|".join(rf"[^0-9a-f.:]{re.escape(ip)}[^0-9a-f.]" for ip in some)
+    query = f'{{namespace=~"{manager}|{gateway}"}} |~ `{pattern}`'
+    found = loki.count(query, corpus.span.start_ns, corpus.span.stop_ns)
+    assert (found > 0) is has_addresses
 
 
 async def test_of_a_gateways_other_traffic_a_line_now_and_then_is_kept(
@@ -160,3 +169,24 @@ async def test_of_a_gateways_other_traffic_a_line_now_and_then_is_kept(
         assert 1 <= kept < 100
         assert loki.count(f'{stream} |= "heartbeat"', *span) == 3
         assert kept + collector.metric("loki_process_dropped_lines_total") == 100
+
+
+async def test_a_stack_trace_is_joined_and_a_call_in_it_is_not(
+    loki: Loki, geoip: Path, tmp_path: Path
+) -> None:
+    at_ns = time.time_ns() // SLOT_NS * SLOT_NS - HOUR_NS
+    call = f"[GIN-EXECUTIONS-LOGGER] {rfc3339(at_ns)} | 200 | 1ms | 10.0.0.1 | POST /run/cowsay | u"
+    trace = ["panic: out of cows", "main.serve(...)", "\t/go/main.go:7", call, "\t/go/cow.go:1"]
+    cri = [cri_line(at_ns + n, line) for n, line in enumerate(trace)]
+    write_lines(tmp_path / f"{Workload.MANAGER}-cri.log", cri)
+    stream = '{namespace="traced-manager"}'
+    span = (at_ns - SECOND_NS, at_ns + SECOND_NS)
+    with Collector.start(
+        tmp_path,
+        configuration(tmp_path, "traced-manager", "traced-gateway"),
+        environment=environment(loki, geoip),
+    ):
+        joined = f'{stream} |~ "(?s)^main.serve.*main.go:7.*cow.go:1$"'
+        wait_until(lambda: loki.count(joined, *span) == 1, "a joined line", timeout_seconds=30)
+        wait_until(lambda: loki.count(stream, *span) == 3, "three lines", timeout_seconds=30)
+        assert loki.count(f'{stream} |= "| POST /run/cowsay | u" !~ "go/"', *span) == 1
