@@ -136,7 +136,7 @@ def build_all() -> None:
 
     Raises BuildError if what that takes is missing or too old, before anything is built, or if a
     build fails. What was compiled until then is kept for the next attempt; once every server is
-    there it goes, some 17 GB of it.
+    there it goes, some 20 GB of it.
     """
     with _lock():
         missing = [server for server in SERVERS.values() if find(server) is None]
