@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -211,6 +212,27 @@ async def test_the_logs_of_a_manager_and_of_traefik(
         environment=environment(cluster, loki, geoip, pages),
     ):
         await platform.agrees_with(loki, 12)
+    # The last is Loki's own.
+    assert labels_of(loki, '{app=~"oscar|traefik"}', platform.span) == {
+        "namespace",
+        "app",
+        "pod",
+        "geoip_country_code",
+        "service_name",
+    }
+    start_ns, stop_ns = platform.span.start_ns, platform.span.stop_ns
+    lines = loki.count('{app="traefik"}', start_ns, stop_ns)
+    assert lines == loki.count('{app="traefik"} | container="traefik"', start_ns, stop_ns) > 0
+
+
+def labels_of(loki: Loki, selector: str, span: Span) -> set[str]:
+    """The labels of streams with lines in a span."""
+    answer = httpx.get(
+        f"{loki.url}/loki/api/v1/series",
+        params={"match[]": selector, "start": span.start_ns, "end": span.stop_ns},
+        trust_env=False,
+    )
+    return {label for stream in answer.raise_for_status().json()["data"] for label in stream}
 
 
 def test_the_api_takes_the_manifests(cluster: KubeCluster) -> None:
