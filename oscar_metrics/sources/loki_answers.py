@@ -1,8 +1,8 @@
 """What Loki answers, held against what it was asked. Pure.
 
 An answer that does not fit its question is refused whole: lines of another time or of streams
-that were not asked for, in no order, more than were asked for, or the same stream twice; counts
-at other instants or by other labels. What its `warnings` are about may be missing.
+that were not asked for, in no order, more than were asked for, or one of them twice; counts at
+other instants or by other labels. What its `warnings` are about may be missing.
 """
 
 from __future__ import annotations
@@ -87,6 +87,9 @@ def lines(answer: StreamsAnswer, query: LogQuery, span: Span, limit: int) -> lis
         if sorted(instants) != instants:
             _refuse("lines in no order")
     if not _RELABELLING.search(query.pipeline):
+        # What a stream has twice Loki keeps once.
+        if any(_has_one_twice(stream.values) for stream in found):
+            _refuse("a line twice")
         wanted = [(each.name, each.value) for each in query.matchers if each.op == "="]
         if any(stream.stream.get(n, "") != value for stream in found for n, value in wanted):
             _refuse("lines of another stream")
@@ -115,6 +118,12 @@ def steps(
             _refuse("counts in no order")
     _look_for_two_alike([group.metric for group in found])
     return found
+
+
+def _has_one_twice(values: Sequence[Entry]) -> bool:
+    if len({entry.at_ns for entry in values}) == len(values):
+        return False
+    return len({(entry.at_ns, entry.line) for entry in values}) < len(values)
 
 
 def _look_for_two_alike(labels: Sequence[dict[str, str]]) -> None:
