@@ -200,8 +200,8 @@ def _as_of_then(
     before: SourceStatus, now: SourceStatus, older: Answer, now_ns: int
 ) -> SourceStatus:
     made_ns = older.made.at_ns
-    ago = f"as of {format_instant(made_ns)}, {older.age_seconds(now_ns)} seconds ago"
-    note = f"{ago}, because now: {now.notes or 'it says less'}"
+    since = f"{older.age_seconds(now_ns)} seconds before {format_instant(now_ns)}"
+    note = f"as of {format_instant(made_ns)}, {since}: {now.notes or 'it says less now'}"
     notes = note if before.notes is UNSET or not before.notes else f"{before.notes}; {note}"
     asked = older.span.clip(Span(older.span.start_ns, max(older.span.start_ns, now_ns)))
     unseen = asked.clip(Span(made_ns, max(made_ns, now_ns)))

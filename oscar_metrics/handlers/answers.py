@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -76,9 +76,13 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     answer: Answer
     # Of the ledger, before the answer was begun to be made.
     changes: Changes | None
-    # What failed when it was last tried to make it anew, and when that was.
-    failed: dict[SourceName, SourceStatus] = {}
-    failed_at_ns: int = 0
+    # What is answered since it could not be made anew, and when that was last tried.
+    instead: Answer | None = None
+    tried_at_ns: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self.answer.size_bytes + (self.instead.size_bytes if self.instead else 0)
 
 
 class _Flown(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,15 +184,15 @@ class Answers:
             if good_for is Freshness.STALE:
                 self._refresh(question, work)
             return _Flown(notes=kept.answer.notes, came=good_for, answer=kept.answer)
-        since_failed_ns = now_ns - kept.failed_at_ns
-        open_ns = self._settings.open_seconds * SECOND_NS
-        if good_for is None or since_failed_ns >= (
-            open_ns + self._settings.revalidate_seconds * SECOND_NS
-        ):
+        if good_for is None or kept.instead is None:
             return None
-        if since_failed_ns >= open_ns:
+        since_ns = now_ns - kept.tried_at_ns
+        open_ns = self._settings.open_seconds * SECOND_NS
+        if since_ns >= open_ns + self._settings.revalidate_seconds * SECOND_NS:
+            return None
+        if since_ns >= open_ns:
             self._refresh(question, work)
-        return _old(kept.answer, kept.failed, now_ns)
+        return _Flown(notes=kept.answer.notes, came=Freshness.OLD, answer=kept.instead)
 
     async def _made(
         self,
@@ -215,8 +219,7 @@ class Answers:
         if kept is not None and self._good_for(kept, now_ns) is not None:
             failed = _failed(kept.answer, flown)
             if failed and not afresh:
-                self._keep(question, replace(kept, failed=failed, failed_at_ns=now_ns))
-                return _old(kept.answer, failed, now_ns)
+                return await self._stood_in(question, kept, failed, now_ns)
             if failed:
                 return flown
         if flown.answer is not None:
@@ -224,6 +227,21 @@ class Answers:
             if self._shared is not None and version is not None:
                 self._do_beside(self._shared.keep(question, version, flown.answer))
         return flown
+
+    async def _stood_in(
+        self,
+        question: Question,
+        kept: _Kept,
+        failed: Mapping[SourceName, SourceStatus],
+        now_ns: int,
+    ) -> _Flown:
+        """What is kept, saying what failed; for some seconds nobody tries again."""
+        answer = kept.answer
+        instead = await worked_out(
+            lambda: standing_in(answer, failed, now_ns=now_ns), rows=len(answer.body) // 64
+        )
+        self._keep(question, replace(kept, instead=instead, tried_at_ns=now_ns))
+        return _Flown(notes=answer.notes, came=Freshness.OLD, answer=instead)
 
     async def _found(
         self, question: Question, changes: Changes | None, version: Version
@@ -270,15 +288,14 @@ class Answers:
     def _keep(self, question: Question, kept: _Kept) -> None:
         """Keep it, unless it is too large or a user was forgotten meanwhile."""
         is_of_before = kept.changes is not None and kept.changes.forgotten != self._forgotten
-        size_bytes = kept.answer.size_bytes
         if (
             self._settings.store == OFF
             or is_of_before
-            or size_bytes > self._settings.answer_kb * _KILOBYTE
+            or kept.answer.size_bytes > self._settings.answer_kb * _KILOBYTE
         ):
             return
         before = self._cache.evicted
-        self._cache.put(question, kept, size_bytes=size_bytes)
+        self._cache.put(question, kept, size_bytes=kept.size_bytes)
         self._telemetry.cache_evicted.inc(self._cache.evicted - before)
 
     def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
@@ -357,11 +374,6 @@ def _failed(kept: Answer, flown: _Flown) -> dict[SourceName, SourceStatus]:
     if isinstance(flown.error, NotNow):
         return all_failing(kept, _says_of(flown.error))
     return {} if flown.answer is None else worse(kept, flown.answer.sources)
-
-
-def _old(kept: Answer, failed: dict[SourceName, SourceStatus], now_ns: int) -> _Flown:
-    answer = standing_in(kept, failed, now_ns=now_ns)
-    return _Flown(notes=answer.notes, came=Freshness.OLD, answer=answer)
 
 
 def _says_of(exc: NotNow) -> str:
