@@ -147,7 +147,7 @@ def standing_in(older: Answer, failed: Mapping[SourceName, SourceStatus], *, now
     sources = {
         source.name: _as_of_then(source, failed[source.name], older, now_ns)
         for source in older.sources
-        if source.name in failed
+        if source.name in failed and source.status is not SourceState.MISSING
     }
     told = tuple(sources.get(source.name, source) for source in older.sources)
     headers = dict(older.headers)
@@ -212,10 +212,9 @@ def _as_of_then(
         end=format_instant(unseen.stop_ns),
         reason=GapReason.FAILED,
     )
-    state = SourceState.PARTIAL if before.status is SourceState.OK else before.status
     return msgspec.structs.replace(
         before,
-        status=state,
+        status=SourceState.PARTIAL,
         notes=notes,
         coverage=before.coverage * (1 - unseen.length_ns / asked.length_ns),
         gaps=(*before.gaps, gap),
