@@ -260,7 +260,7 @@ class KubernetesClient:
                 )
             if (date := http_date(response.headers.get("Date", ""))) is not None:
                 self.clock_difference_seconds = date - time.time()
-            if not 200 <= response.status < 300:
+            if response.status not in (200, 201):  # with 204 a log would be an empty one
                 try:
                     text = await response.content.read(_ERROR_TEXT_BYTES)
                 finally:
