@@ -364,8 +364,10 @@ async def test_what_was_counted_before_loki_went_stands_and_the_rest_is_a_gap(lo
     async with interposed(loki.url, gone_after_ten) as url:
         outcome = await streams.at(url).read(start_ns, start_ns + HOUR_NS)
     assert isinstance(outcome, Partial), outcome
-    (gap,) = outcome.gaps
-    assert gap.reason is GapReason.FAILED
+    edge, gap = outcome.gaps
+    # Whether that is all there was at its beginning could not be asked any more.
+    assert edge.span == Span(start_ns, start_ns + 1)
+    assert {edge.reason, gap.reason} == {GapReason.FAILED}
     assert gap.span.stop_ns == start_ns + HOUR_NS
     assert total(outcome) == (gap.span.start_ns - start_ns) // SECOND_NS > 800
     assert "Loki could not be reached" in outcome.notes
