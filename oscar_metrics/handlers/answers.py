@@ -301,7 +301,7 @@ class Answers:
     def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
         if self._group is None:
             raise RuntimeError("reports are made within `running`")
-        task = self._group.create_task(work)
+        task = self._group.create_task(_logged(work))
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
@@ -357,6 +357,13 @@ class Answers:
             headers.pop("content-type")
             return Response(content=b"", status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(content=answer.body, headers=headers)
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:  # noqa: BLE001 - its group has reports to care for
+        _log.exception("answers could not be kept outside the process")
 
 
 def wait_granted(request: AnyRequest, aggregator: Aggregator) -> int | None:
