@@ -334,7 +334,7 @@ async def test_a_change_of_relabelling_loses_at_most_the_hour_it_happened_in(
 
 async def test_a_query_with_too_many_samples_is_asked_in_halves(tmp_path: Path) -> None:
     require("prometheus")
-    with Prometheus.start(tmp_path, flags=["--query.max-samples=20000"]) as server:
+    with Prometheus.start(tmp_path, flags=["--query.max-samples=2000"]) as server:
         scene = Scene(server)
         scene.write(scene.jobs("cowsay", 400, 600))
         outcome = await scene.read()
