@@ -65,6 +65,10 @@ class Learned:
         if limit is not None and limit.trying and amount > limit.amount:
             self._limits[kind] = _Limit(amount=amount, more_at=now)
 
+    def forget(self, kind: Hashable) -> None:
+        """What was learned of a kind does not hold."""
+        self._limits.pop(kind, None)
+
     def refused(self, kind: Hashable, amount: int, now: float, *, least: int = 1) -> None:
         """A question was too much; never ask for less than `least`."""
         limit = self._limits.pop(kind, None)

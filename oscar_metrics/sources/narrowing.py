@@ -56,6 +56,9 @@ class Narrowing:
         except UpstreamError as exc:
             if exc.reason in self._reasons:
                 self._refused(amount)
+            if exc.reason is Reason.TOO_LARGE and amount <= self._least:
+                # Even of the least: whatever answers, it is not how much was asked for.
+                self._learned.forget(self._kind)
             raise
         except asyncio.CancelledError:
             timed = Reason.TIMEOUT in self._reasons
