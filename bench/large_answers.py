@@ -5,7 +5,7 @@
 A breakdown by user of so many rows, as JSON and as CSV: encoded whole on the event loop (JSON)
 or in a thread (CSV) and then sent; made in pieces on the loop while they are sent; the same with
 each piece made in a thread (Litestar's Stream). Each way has a server process of its own, with
-our protocol and middleware, and they are asked in turn. Times are medians; the stall is how much
+our protocol, and they are asked in turn. Times are medians; the stall is how much
 later than asked for a timer of 1 ms came at worst, the machine's doings included; memory is what
 the process grew by at most, over the report itself. Figures: in pieces at most a tenth of the
 stall of JSON whole, no more than 10 MB, and the first byte within 50 ms.
@@ -28,14 +28,12 @@ import httpx
 import msgspec
 import uvicorn
 from litestar import Litestar, Response, route
-from litestar.middleware import DefineMiddleware
 from litestar.response import Stream
 
 from bench.ledger_http import peak_mb
 from oscar_metrics.handlers.bounded_http import bounded_http
 from oscar_metrics.handlers.connection_settings import ConnectionSettings
 from oscar_metrics.handlers.csv import breakdown_csv, csv_pieces
-from oscar_metrics.handlers.ended_early import EndedEarly
 from oscar_metrics.handlers.pieces import json_pieces
 from oscar_metrics.handlers.streamed import Streamed
 from oscar_metrics.telemetry import Telemetry
@@ -186,13 +184,9 @@ def serve(way: str, port: int, rows: int) -> None:
         yield
         ticker.cancel()
 
-    ended_early = DefineMiddleware(EndedEarly, stop=asyncio.Event())
     app = Litestar(
         [
-            *(
-                route(f"/{answer.__name__}", http_method="GET", middleware=[ended_early])(answer)
-                for answer in (json, csv)
-            ),
+            *(route(f"/{answer.__name__}", http_method="GET")(answer) for answer in (json, csv)),
             route("/stall", http_method="GET")(stall),
         ],
         lifespan=[ticking],

@@ -15,7 +15,6 @@ import httpx
 import pytest
 from litestar import Litestar, Request, Response, route
 from litestar.enums import HttpMethod
-from litestar.middleware import DefineMiddleware
 from structlog.testing import capture_logs
 
 from oscar_metrics.handlers import audit
@@ -24,7 +23,6 @@ from oscar_metrics.handlers.audit import Audited
 from oscar_metrics.handlers.bounded_http import BoundedHttp
 from oscar_metrics.handlers.connection_settings import ConnectionSettings
 from oscar_metrics.handlers.cors import Cors
-from oscar_metrics.handlers.ended_early import EndedEarly
 from oscar_metrics.handlers.measured import Measured
 from oscar_metrics.handlers.streamed import Streamed
 from oscar_metrics.telemetry import Telemetry
@@ -96,10 +94,9 @@ def impatient() -> Iterator[Served]:
 @contextlib.contextmanager
 def serving_pieces(settings: ConnectionSettings) -> Iterator[Served]:
     pieces = Pieces()
-    ended_early = DefineMiddleware(EndedEarly, stop=asyncio.Event())
     reads = [HttpMethod.GET, HttpMethod.HEAD]
     routes = [
-        route("/pieces/{count:int}", http_method=reads, middleware=[ended_early])(pieces.answer),
+        route("/pieces/{count:int}", http_method=reads)(pieces.answer),
         route("/small", http_method=reads)(pieces.small),
     ]
     litestar = Litestar(routes, openapi_config=None, logging_config=None)
