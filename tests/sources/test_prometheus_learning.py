@@ -12,14 +12,17 @@ import pytest
 
 from oscar_metrics.facts import ServiceKey, Usage
 from oscar_metrics.outcome import GapReason, Ok, Outcome, Partial, Unavailable
+from oscar_metrics.resilience.asker import Asker, asking_for
+from oscar_metrics.resilience.gate import Protection
 from oscar_metrics.resilience.learned import FIRST_WAIT_SECONDS
 from oscar_metrics.sources.prometheus import PrometheusUsage
+from oscar_metrics.sources.upstream import UpstreamLimits
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import Span, subtract
 from tests.servers.build import require
 from tests.servers.prometheus import Prometheus
 from tests.servers.toxiproxy import Toxiproxy
-from tests.sources.interposed import Reply, Request, interposed
+from tests.sources.interposed import HANG, Reply, Request, interposed
 from tests.sources.learning import Cost, Counted, later
 from tests.sources.usage_scene import HOUR, Scene, cpu, only
 
@@ -200,6 +203,40 @@ async def test_at_a_deadline_the_sum_is_of_the_windows_that_are_not_gaps(
                     break
     assert max(hours_read) == 6
     assert len(hours_read) > 1, hours_read
+
+
+async def test_what_no_deadline_leaves_time_for_is_asked_in_halves_by_the_next_report(
+    prometheus: Prometheus,
+) -> None:
+    """Or each report would ask for the same again, and none ever have an answer."""
+    scene = Scene(prometheus)
+    scene.write([scene.pod("cowsay-dpl-5d9c7b6f4-x2x2x", 0, 6 * HOUR)], hours=7)
+
+    def hang(request: Request) -> Reply | None:
+        asked = [float(request.parameters.get(name, 0)) for name in ("start", "end")]
+        wide = asked[1] - asked[0] >= 2 * HOUR
+        return HANG if wide and "sum by" in request.parameters.get("query", "") else None
+
+    limits = UpstreamLimits(protection=Protection(unanswered_seconds=0.3))
+    said = []
+    async with (
+        interposed(prometheus.url, hang) as url,
+        scene.usage(url, limits=limits) as usage,
+    ):
+        for _ in range(4):
+            deadline = asyncio.get_running_loop().time() + 3
+            with asking_for(Asker(deadline)):
+                said.append(
+                    await usage.read(
+                        Span(scene.ns(0), scene.ns(6 * HOUR)),
+                        scene.deployed("cowsay"),
+                        now_ns=time.time_ns(),
+                        deadline=deadline,
+                    )
+                )
+    assert isinstance(said[0], Unavailable)
+    assert isinstance(said[-1], Ok), said[-1]
+    assert cpu(said[-1]) == pytest.approx(6 * HOUR, rel=0.01)
 
 
 def seconds_of(outcome: Outcome[Usage]) -> float:
