@@ -79,6 +79,7 @@ def lines(answer: StreamsAnswer, query: LogQuery, span: Span, limit: int) -> lis
     found = [stream for stream in answer.data.result if stream.values]
     if sum(len(stream.values) for stream in found) > limit:
         _refuse("more lines than were asked for")
+    relabelled = _RELABELLING.search(query.pipeline) is not None
     for stream in found:
         instants = list(map(_AT_NS, stream.values))
         if instants[0] not in span or instants[-1] not in span:
@@ -86,10 +87,10 @@ def lines(answer: StreamsAnswer, query: LogQuery, span: Span, limit: int) -> lis
         # Sorting what is sorted is one look at each.
         if sorted(instants) != instants:
             _refuse("lines in no order")
-    if not _RELABELLING.search(query.pipeline):
         # What a stream has twice Loki keeps once.
-        if any(_has_one_twice(stream.values) for stream in found):
-            _refuse("a line twice")
+        if not relabelled and len(set(instants)) < len(instants):
+            _look_for_lines_twice(stream.values)
+    if not relabelled:
         wanted = [(each.name, each.value) for each in query.matchers if each.op == "="]
         if any(stream.stream.get(n, "") != value for stream in found for n, value in wanted):
             _refuse("lines of another stream")
@@ -120,10 +121,9 @@ def steps(
     return found
 
 
-def _has_one_twice(values: Sequence[Entry]) -> bool:
-    if len({entry.at_ns for entry in values}) == len(values):
-        return False
-    return len({(entry.at_ns, entry.line) for entry in values}) < len(values)
+def _look_for_lines_twice(values: Sequence[Entry]) -> None:
+    if len({(entry.at_ns, entry.line) for entry in values}) < len(values):
+        _refuse("a line twice")
 
 
 def _look_for_two_alike(labels: Sequence[dict[str, str]]) -> None:
