@@ -138,7 +138,7 @@ def test_whatever_is_learned_stays_within_bounds_and_the_range_is_asked_for_whol
         covered = 0
         refusals = 0
         while covered < MOST:
-            under_way = []
+            under_way: list[int] = []
             for _ in range(at_once):
                 left = MOST - covered - sum(under_way)
                 if left:
