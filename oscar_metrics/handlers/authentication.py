@@ -8,13 +8,13 @@ from typing import Any
 
 import structlog
 from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
 
 from oscar_metrics.auth.addresses import Address, Proxies, counted_as
 from oscar_metrics.auth.authenticator import Authenticator, is_bearer
 from oscar_metrics.auth.caller import Caller
 from oscar_metrics.errors import TooManyFailures, Unauthorized
 from oscar_metrics.handlers import audit
+from oscar_metrics.handlers.fields import fields
 from oscar_metrics.privacy import Privacy
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -24,14 +24,14 @@ _CALLER = "caller"
 
 
 class Authentication:
-    """The guard of every report route; what came of it is in the request's audit line."""
+    """Of every report route; what came of it is in the request's audit line."""
 
     def __init__(self, authenticator: Authenticator, proxies: Proxies, privacy: Privacy) -> None:
         self._authenticator = authenticator
         self._proxies = proxies
         self._privacy = privacy
 
-    async def guard(self, connection: Connection, _: BaseRouteHandler) -> None:
+    async def let_in(self, connection: Connection) -> None:
         """Keep the caller in the request's state; raises what `Authenticator.caller` does."""
         authorization = _authorization(connection)
         audit.begin(connection)
@@ -73,15 +73,15 @@ class Authentication:
     def _address(self, connection: Connection) -> Address | None:
         return self._proxies.address(
             connection.client.host if connection.client else "",
-            connection.headers.getall("x-forwarded-for", []),
+            fields(connection.scope, b"x-forwarded-for"),
         )
 
 
 def _authorization(connection: Connection) -> Sequence[str]:
-    return connection.headers.getall("authorization", [])
+    return fields(connection.scope, b"authorization")
 
 
 def caller_of(connection: Connection) -> Caller:
-    """Who was let in by the guard."""
+    """Who was let in."""
     caller: Caller = connection.scope["state"][_CALLER]
     return caller

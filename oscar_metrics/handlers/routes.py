@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from litestar import Litestar, Response, route
+from litestar import Litestar, Request, Response, route
+from litestar.connection import ASGIConnection
 from litestar.enums import HttpMethod
-from litestar.handlers import HTTPRouteHandler
-from litestar.middleware import DefineMiddleware
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from oscar_metrics.aggregator import Aggregator
@@ -37,8 +37,10 @@ from oscar_metrics.resilience.lanes import Lanes, LaneSettings
 from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.telemetry import Telemetry
 
+AnyRequest = Request[Any, Any, Any]
 # Takes the request, or nothing where the answer is always the same.
-Answer = Callable[..., Awaitable[Response[Any]]]
+OpenAnswer = Callable[..., Awaitable[Response[Any]]]
+ReportAnswer = Callable[[AnyRequest], Awaitable[Response[bytes]]]
 
 
 def build_app(
@@ -79,7 +81,6 @@ def build_app(
         route_handlers=create_routes(
             aggregator, answers, authentication, telemetry, version, ledger_status, stop
         ),
-        guards=[refuse_large_body],
         exception_handlers=exception_handlers(),
         on_shutdown=[aggregator.aclose, *([users.aclose] if users else [])],
         lifespan=[*([running] if running else []), answers.running()],
@@ -104,12 +105,20 @@ def create_routes(
     reports = Reports(aggregator, answers)
     health = HealthRoutes(aggregator, authentication, telemetry, ledger_status)
     schema = SchemaRoutes(version)
-    ended_early = DefineMiddleware(EndedEarly, stop=stop or asyncio.Event())
+    ended_early = EndedEarly(stop or asyncio.Event())
 
-    def report(path: str, answer: Answer) -> HTTPRouteHandler:
-        decorated: HTTPRouteHandler = route(
-            path, http_method=_READS, guards=[authentication.guard], middleware=[ended_early]
-        )(answer)
+    def report(path: str, answer: ReportAnswer) -> HTTPRouteHandler:
+        async def let_in_and_answered(request: AnyRequest) -> Response[bytes]:
+            await authentication.let_in(request)
+            return await answer(request)
+
+        # No guards and no middleware of Litestar's: for what is kept they would take longer than
+        # all the rest.
+        async def answered(request: AnyRequest) -> Response[bytes]:
+            refuse_large_body(request.scope)
+            return await ended_early.unless_gone(request, let_in_and_answered(request))
+
+        decorated: HTTPRouteHandler = route(path, http_method=_READS)(answered)
         return decorated
 
     return [
@@ -133,7 +142,12 @@ def create_routes(
 _READS = [HttpMethod.GET, HttpMethod.HEAD]
 
 
-def _open(path: str, answer: Answer) -> HTTPRouteHandler:
+def _open(path: str, answer: OpenAnswer) -> HTTPRouteHandler:
     """A route for everybody."""
-    decorated: HTTPRouteHandler = route(path, http_method=_READS)(answer)
+    decorated: HTTPRouteHandler = route(path, http_method=_READS, guards=[_small_body])(answer)
     return decorated
+
+
+async def _small_body(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """A guard; it waits for nothing, but what is not async is run in a thread."""
+    refuse_large_body(connection.scope)
