@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 Address = IPv4Address | IPv6Address
@@ -43,6 +44,7 @@ class Proxies:
         return address is not None and any(address in network for network in self._trusted)
 
 
+@lru_cache(maxsize=1024)
 def counted_as(address: Address | None) -> str:
     """What failed log-ins from an address are counted under: of IPv6, its network of 64 bits."""
     if isinstance(address, IPv6Address):
@@ -50,6 +52,7 @@ def counted_as(address: Address | None) -> str:
     return "" if address is None else str(address)
 
 
+@lru_cache(maxsize=1024)  # a connection's many requests come from one
 def _address(text: str) -> Address | None:
     """An address as it is written in any of the ways proxies do: with a port, in brackets."""
     if text.startswith("["):

@@ -30,7 +30,9 @@ from oscar_metrics.handlers.answer import (
     worse,
     written,
 )
+from oscar_metrics.handlers.fields import field, fields
 from oscar_metrics.handlers.query import Query
+from oscar_metrics.handlers.sent import Sent
 from oscar_metrics.handlers.shared_answers import SharedAnswers
 from oscar_metrics.handlers.streamed import Streamed
 from oscar_metrics.ledger.store import Changes, Version
@@ -355,8 +357,8 @@ class Answers:
         audit.note(request, came=flown.came)
         if _is_known(request, headers["etag"]):
             headers.pop("content-type")
-            return Response(content=b"", status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        return Response(content=answer.body, headers=headers)
+            return Sent(b"", headers, HTTPStatus.NOT_MODIFIED)
+        return Sent(answer.body, headers)
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:
@@ -368,9 +370,7 @@ async def _logged(work: Coroutine[Any, Any, None]) -> None:
 
 def wait_granted(request: AnyRequest, aggregator: Aggregator) -> int | None:
     """How long the client would wait for a report, as it is granted; the answer says so."""
-    wait_seconds = aggregator.granted(
-        preferences.wait_seconds(request.headers.getall("prefer", []))
-    )
+    wait_seconds = aggregator.granted(preferences.wait_seconds(fields(request.scope, b"prefer")))
     if wait_seconds is not None:
         answer_headers.apply_preference(request, f"wait={wait_seconds}")
     return wait_seconds
@@ -390,16 +390,14 @@ def _says_of(exc: NotNow) -> str:
 
 def _is_to_be_afresh(request: AnyRequest) -> bool:
     """Whether the client wants nothing that is kept (RFC 9111 5.2.1.4, and 5.4 for `Pragma`)."""
-    control = request.headers.get("cache-control")
-    if control is None:
-        return "no-cache" in request.headers.get("pragma", "").lower()
+    control = field(request.scope, b"cache-control")
+    if not control:
+        return "no-cache" in field(request.scope, b"pragma").lower()
     directives = {part.partition("=")[0].strip().lower() for part in control.split(",")}
     return not directives.isdisjoint({"no-cache", "no-store"})
 
 
 def _is_known(request: AnyRequest, etag: str) -> bool:
     """Whether the client has these bytes already (RFC 9110 13.1.2)."""
-    field = request.headers.get("if-none-match")
-    if field is None:
-        return False
-    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in field.split(","))
+    known = field(request.scope, b"if-none-match")
+    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in known.split(","))

@@ -86,11 +86,17 @@ class Query:
 
 
 def _decode(encoded: bytes) -> str:
+    if b"%" not in encoded:
+        return _text(encoded)
     if _BROKEN_ESCAPE.search(encoded):
         raise BadRequest(
             "invalid query string", detail="a % that two hexadecimal digits do not follow"
         )
+    return _text(unquote_to_bytes(encoded))
+
+
+def _text(decoded: bytes) -> str:
     try:
-        return unquote_to_bytes(encoded).decode()
+        return decoded.decode()
     except UnicodeDecodeError:
         raise BadRequest("invalid query string", detail="a value is not UTF-8") from None

@@ -19,15 +19,13 @@ from oscar_metrics.auth.addresses import Proxies
 from oscar_metrics.auth.attempts import FailedLogins
 from oscar_metrics.auth.authenticator import Authenticator, UserTokens
 from oscar_metrics.auth.basic import BasicAuth
-from oscar_metrics.handlers.answer_headers import AnswerHeaders
 from oscar_metrics.handlers.answers import Answers
-from oscar_metrics.handlers.audit import Audited
 from oscar_metrics.handlers.authentication import Authentication
 from oscar_metrics.handlers.body_bound import refuse_large_body
 from oscar_metrics.handlers.cors import Cors
+from oscar_metrics.handlers.edge import Edge
 from oscar_metrics.handlers.ended_early import EndedEarly
 from oscar_metrics.handlers.health import HealthRoutes
-from oscar_metrics.handlers.measured import Measured
 from oscar_metrics.handlers.problems import exception_handlers
 from oscar_metrics.handlers.reports import Reports
 from oscar_metrics.handlers.schema import SchemaRoutes
@@ -88,8 +86,7 @@ def build_app(
         openapi_config=None,
         logging_config=None,
     )
-    answering = AnswerHeaders(Audited(litestar), Cors(access.cors_origins))
-    return Measured(answering, telemetry)
+    return Edge(litestar, Cors(access.cors_origins), telemetry)
 
 
 def create_routes(

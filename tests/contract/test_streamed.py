@@ -18,12 +18,10 @@ from litestar.enums import HttpMethod
 from structlog.testing import capture_logs
 
 from oscar_metrics.handlers import audit
-from oscar_metrics.handlers.answer_headers import AnswerHeaders
-from oscar_metrics.handlers.audit import Audited
 from oscar_metrics.handlers.bounded_http import BoundedHttp
 from oscar_metrics.handlers.connection_settings import ConnectionSettings
 from oscar_metrics.handlers.cors import Cors
-from oscar_metrics.handlers.measured import Measured
+from oscar_metrics.handlers.edge import Edge
 from oscar_metrics.handlers.streamed import Streamed
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.serving import listening
@@ -101,7 +99,7 @@ def serving_pieces(settings: ConnectionSettings) -> Iterator[Served]:
     ]
     litestar = Litestar(routes, openapi_config=None, logging_config=None)
     telemetry = Telemetry()
-    app = Measured(AnswerHeaders(Audited(litestar), Cors(())), telemetry)
+    app = Edge(litestar, Cors(()), telemetry)
     with (
         listening(app, telemetry, settings) as (url, server),
         httpx.Client(base_url=url, timeout=30) as client,
