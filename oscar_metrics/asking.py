@@ -153,7 +153,7 @@ class Asking:
                 return await self._stored_calls(stream, plan, groupings)
 
             async def live(span: Span) -> Outcome[CallSums]:
-                logs = await read.of(span)
+                logs = await read.of(span, stream)
                 return self._sight.calls(logs[stream], groupings, self._sight.since([span]))
 
             def add(parts: list[CallSums]) -> CallSums:

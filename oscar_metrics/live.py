@@ -197,15 +197,20 @@ class SharedReads:
         self._group = group
         self._wanted = wanted
         self._read = read
-        self._begun: dict[Span, asyncio.Task[dict[LogStream, Outcome[Any]]]] = {}
+        self._begun: dict[
+            tuple[Span, frozenset[LogStream]], asyncio.Task[dict[LogStream, Outcome[Any]]]
+        ] = {}
 
-    async def of(self, span: Span) -> dict[LogStream, Outcome[Any]]:
-        """What the logs say of a stretch."""
-        if span not in self._begun:
-            # A stretch that no plan has open is one that the ledger failed to read back.
-            streams = frozenset(self._wanted.get(span) or LogStream)
-            self._begun[span] = self._group.create_task(self._of(span, streams))
-        return await self._begun[span]
+    async def of(self, span: Span, stream: LogStream) -> dict[LogStream, Outcome[Any]]:
+        """What the logs say of a stretch, of this stream and of others that want it."""
+        streams = frozenset(self._wanted.get(span, ()))
+        if stream not in streams:
+            # Its plan does not have the stretch open: the ledger failed to read it back.
+            streams = frozenset(LogStream) - streams
+        key = span, streams
+        if key not in self._begun:
+            self._begun[key] = self._group.create_task(self._of(span, streams))
+        return await self._begun[key]
 
     async def _of(self, span: Span, streams: frozenset[LogStream]) -> dict[LogStream, Outcome[Any]]:
         return await self._read(span, streams)
