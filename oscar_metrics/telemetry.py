@@ -127,7 +127,7 @@ class Telemetry:
         )
         self.reports_made = Gauge(
             "oscar_metrics_reports_in_progress",
-            "Reports being made, by how long their ranges are.",
+            "Reports being made, by how long their ranges are, and large ones being sent.",
             ("lane",),
             registry=self.registry,
         )

@@ -56,8 +56,6 @@ AnyRequest = Request[Any, Any, Any]
 Make = Callable[[float | None, Notes], Awaitable[Reported]]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-# Larger ones, in rows, are written while they are sent, for each who asked, and never kept.
-_STREAMED_ROWS = 20_000
 # Reports that are made anew at a time while what is kept of them is shown.
 _REFRESHED_AT_ONCE = 4
 _KILOBYTE = 1024
@@ -267,7 +265,7 @@ class Answers:
         async with self._lanes.place(self._lanes.of(prepared.span), deadline):
             made_ns = self._aggregator.now_ns()
             reported = await prepared.make(deadline, notes)
-            if reported.rows > _STREAMED_ROWS:
+            if self._lanes.is_streamed(reported.rows):
                 return _Flown(notes=notes, streamed=reported)
             fresh_seconds = reported.fresh_seconds(self._settings, made_ns)
             made = Made(at_ns=made_ns, fresh_seconds=fresh_seconds)
@@ -343,22 +341,26 @@ class Answers:
         audit.note(request, **flown.notes)
         if flown.error is not None:
             raise flown.error
-        self._telemetry.answers.labels(flown.came).inc()
         headers = {"cache-control": "private, no-cache", **query.ignored_header()}
         if flown.streamed is not None:
-            audit.note(request, came=flown.came)
-            return Streamed(flown.streamed.pieces(), headers | flown.streamed.headers())
+            pieces = self._lanes.stream(flown.streamed.pieces())
+            self._note_came(request, flown)
+            return Streamed(pieces, headers | flown.streamed.headers())
         answer = flown.answer
         if answer is None:
             raise RuntimeError("neither an answer nor an error")
         headers |= answer.headers
         if flown.came in _FROM_KEPT:
             headers["age"] = str(answer.age_seconds(now_ns))
-        audit.note(request, came=flown.came)
+        self._note_came(request, flown)
         if _is_known(request, headers["etag"]):
             headers.pop("content-type")
             return Sent(b"", headers, HTTPStatus.NOT_MODIFIED)
         return Sent(answer.body, headers)
+
+    def _note_came(self, request: AnyRequest, flown: _Flown) -> None:
+        self._telemetry.answers.labels(flown.came).inc()
+        audit.note(request, came=flown.came)
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:
