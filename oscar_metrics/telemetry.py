@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from functools import cached_property
+from json import JSONEncoder
 
 import structlog
 from prometheus_client import (
@@ -231,13 +232,10 @@ def configure_logging(*, json: bool, level: str) -> None:
     # Other packages' own chatter; what matters of it is logged where it is caught.
     logging.getLogger().addHandler(logging.NullHandler())
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        _as_json if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -246,3 +244,11 @@ def configure_logging(*, json: bool, level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
+
+
+# Made once: `json.dumps` makes one for each line.
+_json_encoder = JSONEncoder(default=repr)
+
+
+def _as_json(_: object, __: str, event: structlog.typing.EventDict) -> str:
+    return _json_encoder.encode(event)

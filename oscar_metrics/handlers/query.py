@@ -44,8 +44,9 @@ class Query:
     @property
     def understood(self) -> tuple[tuple[str, str], ...]:
         """The parameters the route takes, as sent, by name."""
+        known = self._known
         return tuple(
-            sorted((name, text) for name in self._known if (text := self.text(name)) is not None)
+            sorted(pair for pair in self._values.items() if pair[0] in known and pair[1].strip())
         )
 
     @property
