@@ -33,21 +33,26 @@ class Upstream(StrEnum):
     KEYCLOAK = "keycloak"
 
 
+# Of no source: answers are kept there, and without it every report is what it was.
+REDIS = "redis"
+
 # The sources whose lines in a report may be others while an upstream is out of sorts. Countries
 # and users are those of calls; series are told by what is deployed.
-TOUCHES: Mapping[Upstream, frozenset[str]] = {
+TOUCHES: Mapping[str, frozenset[str]] = {
     Upstream.LOKI: frozenset({CALLS, EXPOSED, COUNTRIES, ROSTER}),
     Upstream.PROMETHEUS: frozenset({USAGE}),
     Upstream.KUBERNETES: frozenset({INVENTORY, USAGE}),
     Upstream.KEYCLOAK: frozenset(),
+    REDIS: frozenset(),
 }
 # Those that have nothing of their own to say while it is out altogether. Pods' own logs stand in
 # for Loki's, and services are known by the form of their names.
-_SILENCED: Mapping[Upstream, frozenset[str]] = {
+_SILENCED: Mapping[str, frozenset[str]] = {
     Upstream.LOKI: frozenset({CALLS, EXPOSED}),
     Upstream.PROMETHEUS: frozenset({USAGE}),
     Upstream.KUBERNETES: frozenset({INVENTORY}),
     Upstream.KEYCLOAK: frozenset(),
+    REDIS: frozenset(),
 }
 _STANDS_IN = {CALLS: "pod-logs", EXPOSED: "pod-logs"}
 
@@ -109,7 +114,7 @@ def faults(
     *,
     question: Question,
     caller: Caller,
-    upstreams: Collection[Upstream],
+    upstreams: Collection[str],
     effect: Effect,
     asked: Asked = Asked.AFRESH,
 ) -> list[str]:
@@ -140,13 +145,11 @@ def faults(
     ]
 
 
-def _of_any(
-    sources: Mapping[Upstream, frozenset[str]], upstreams: Collection[Upstream]
-) -> frozenset[str]:
+def _of_any(sources: Mapping[str, frozenset[str]], upstreams: Collection[str]) -> frozenset[str]:
     return frozenset().union(*(sources[upstream] for upstream in upstreams))
 
 
-def _refusals(caller: Caller, upstreams: Collection[Upstream]) -> frozenset[str]:
+def _refusals(caller: Caller, upstreams: Collection[str]) -> frozenset[str]:
     """What a caller may be told instead of a report; nothing where they must have one."""
     refusals = set()
     if Upstream.KUBERNETES in upstreams and caller is not Caller.ADMINISTRATOR:

@@ -28,8 +28,9 @@ from tests.servers.loki import Loki
 from tests.servers.process import Process
 from tests.servers.prometheus import Prometheus
 from tests.servers.realms import PEOPLE
+from tests.servers.redis import Redis
 from tests.servers.toxiproxy import Proxy, Toxiproxy
-from tests.toxics.expected import Upstream
+from tests.toxics.expected import REDIS, Upstream
 from tests.toxics.questions import Answer, Asked, Caller, Question
 
 REALM, USER = "egi", "jane"
@@ -55,7 +56,7 @@ class Stack:
         self,
         corpus: Corpus,
         toxiproxy: Toxiproxy,
-        proxies: Mapping[Upstream, Proxy],
+        proxies: Mapping[str, Proxy],
         upstreams: Mapping[Upstream, Loki | Prometheus | KubeCluster | Keycloak],
         keycloak: Keycloak,
         client: httpx.Client,
@@ -125,6 +126,7 @@ def stack(
         loki = running.enter_context(Loki.start(folder(directory, "loki")))
         prometheus = running.enter_context(Prometheus.start(folder(directory, "prometheus")))
         cluster = running.enter_context(KubeCluster.start(folder(directory, "cluster")))
+        redis = running.enter_context(Redis.start(folder(directory, "redis")))
         toxiproxy = running.enter_context(Toxiproxy.start(folder(directory, "toxiproxy")))
         upstreams: dict[Upstream, Loki | Prometheus | KubeCluster | Keycloak] = {
             Upstream.LOKI: loki,
@@ -132,11 +134,12 @@ def stack(
             Upstream.KUBERNETES: cluster,
             Upstream.KEYCLOAK: keycloak,
         }
-        proxies = {
+        proxies: dict[str, Proxy] = {
             Upstream.LOKI: toxiproxy.proxy("loki", loki.url),
             Upstream.PROMETHEUS: toxiproxy.proxy("prometheus", prometheus.url),
             Upstream.KUBERNETES: toxiproxy.proxy("kubernetes", cluster.url),
             Upstream.KEYCLOAK: toxiproxy.proxy("keycloak", keycloak.url),
+            REDIS: toxiproxy.proxy("redis", redis.url),
         }
         issuer = running.enter_context(keycloak.reached_by(REALM, proxies[Upstream.KEYCLOAK].url))
         fill_loki(loki, corpus)
@@ -158,6 +161,9 @@ def stack(
             "OSCAR_METRICS_OIDC_TIMEOUT_SECONDS": "0.4",
             "OSCAR_METRICS_OIDC_KEYS_REFRESH_SECONDS": "1",
             "OSCAR_METRICS_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
+            "OSCAR_METRICS_CACHE": proxies[REDIS].url,
+            "OSCAR_METRICS_CACHE_REDIS_OPEN_SECONDS": _RESILIENCE["OPEN_SECONDS"],
+            "OSCAR_METRICS_CACHE_REDIS_LONGEST_OPEN_SECONDS": _RESILIENCE["LONGEST_OPEN_SECONDS"],
             # What is kept stands in for what fails, and for nothing else.
             "OSCAR_METRICS_CACHE_OPEN_SECONDS": "0",
             "OSCAR_METRICS_CACHE_CLOSED_SECONDS": "0",

@@ -8,7 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.toxics.expected import CALLS, EXPOSED, INVENTORY, SUPPLIES, USAGE, Upstream, faults
+from tests.toxics.expected import (
+    CALLS,
+    EXPOSED,
+    INVENTORY,
+    REDIS,
+    SUPPLIES,
+    USAGE,
+    Upstream,
+    faults,
+)
 from tests.toxics.questions import Answer, Asked, Caller, Figure, Question, Source
 from tests.toxics.toxics import EACH, MORE, Effect
 
@@ -53,7 +62,7 @@ Change = Callable[[Answer], Answer]
 
 def judged(
     *changes: Change,
-    upstreams: Collection[Upstream] = (Upstream.LOKI,),
+    upstreams: Collection[str] = (Upstream.LOKI,),
     effect: Effect = Effect.SOME,
     caller: Caller = Caller.ADMINISTRATOR,
     question: Question = Question.BREAKDOWN,
@@ -177,6 +186,7 @@ EMPTY: dict[str, Figure] = {"users": {}, "countries": {}}
             {"upstreams": [Upstream.KEYCLOAK], "caller": Caller.NEW_USER},
         ),
         ([], {"upstreams": [Upstream.KEYCLOAK], "caller": Caller.KNOWN_USER, "effect": Effect.OUT}),
+        ([], {"upstreams": [REDIS], "caller": Caller.NEW_USER, "effect": Effect.OUT}),
         ([kept], AS_EVER),
         ([], AS_EVER),
         ([partial(CALLS), figures(requests_count_total=9)], AS_EVER),
