@@ -57,7 +57,7 @@ class Stack:
         corpus: Corpus,
         toxiproxy: Toxiproxy,
         proxies: Mapping[str, Proxy],
-        upstreams: Mapping[Upstream, Loki | Prometheus | KubeCluster | Keycloak],
+        upstreams: Mapping[str, Loki | Prometheus | KubeCluster | Keycloak | Redis],
         keycloak: Keycloak,
         client: httpx.Client,
         server: Process,
@@ -128,11 +128,12 @@ def stack(
         cluster = running.enter_context(KubeCluster.start(folder(directory, "cluster")))
         redis = running.enter_context(Redis.start(folder(directory, "redis")))
         toxiproxy = running.enter_context(Toxiproxy.start(folder(directory, "toxiproxy")))
-        upstreams: dict[Upstream, Loki | Prometheus | KubeCluster | Keycloak] = {
+        upstreams: dict[str, Loki | Prometheus | KubeCluster | Keycloak | Redis] = {
             Upstream.LOKI: loki,
             Upstream.PROMETHEUS: prometheus,
             Upstream.KUBERNETES: cluster,
             Upstream.KEYCLOAK: keycloak,
+            REDIS: redis,
         }
         proxies: dict[str, Proxy] = {
             Upstream.LOKI: toxiproxy.proxy("loki", loki.url),
