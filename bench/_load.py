@@ -50,7 +50,6 @@ class _Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
-        self._ask()
 
     def data_received(self, data: bytes) -> None:
         if self._left_bytes:
@@ -68,13 +67,13 @@ class _Peer(asyncio.Protocol):
             status, took = int(self._seen[_STATUS]), time.perf_counter() - self._asked_at
             self._answers.append(Answer(status, took))
             self._seen = b""
-            self._ask()
+            self.ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ended.done():
             self.ended.set_exception(exc or ConnectionError("closed while asking"))
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
         request = self._following()
         if request is None:
             self.ended.set_result(None)
@@ -85,7 +84,10 @@ class _Peer(asyncio.Protocol):
 
 
 async def ask_all(port: int, following: Sequence[Next]) -> list[Answer]:
-    """The answers to all who ask, each over a connection of their own, until all have ended."""
+    """The answers to all who ask, each over a connection of their own, until all have ended.
+
+    They begin when all are connected.
+    """
     answers: list[Answer] = []
     loop = asyncio.get_running_loop()
     peers = []
@@ -96,6 +98,8 @@ async def ask_all(port: int, following: Sequence[Next]) -> list[Answer]:
             port,
         )
         peers.append(peer)
+    for peer in peers:
+        peer.ask()
     await asyncio.gather(*(peer.ended for peer in peers))
     return answers
 
@@ -104,6 +108,11 @@ def for_seconds(request: bytes, seconds: float) -> Next:
     """The same request over and over, for so long."""
     end = time.perf_counter() + seconds
     return lambda: request if time.perf_counter() < end else None
+
+
+def once(request: bytes) -> Next:
+    """One request."""
+    return iter((request, None)).__next__
 
 
 def get(path: str, parameters: Mapping[str, str], headers: Mapping[str, str]) -> bytes:
