@@ -31,7 +31,7 @@ class Flights(Generic[T]):
         return len(self._flights)
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._flights
+        return self._under_way(key) is not None
 
     def end(self) -> None:
         """Cancel what is under way; who waits for it gets NotNow."""
@@ -44,7 +44,7 @@ class Flights(Generic[T]):
         Raises what it raises, to all who wait; NotNow where the group ends it. One who is
         cancelled leaves the others what they wait for; the last to go waits until it has ended.
         """
-        flight = self._flights.get(key)
+        flight = self._under_way(key)
         if flight is None:
             flight = _Flight(self._group.create_task(_caught(work)))
             self._flights[key] = flight
@@ -55,7 +55,8 @@ class Flights(Generic[T]):
             flight.waiting -= 1
             if not flight.waiting:
                 # From here on, who wants the same has it begun anew.
-                del self._flights[key]
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
                 if not flight.task.done():
                     flight.task.cancel()
                     await asyncio.wait([flight.task])
@@ -69,6 +70,11 @@ class Flights(Generic[T]):
         if isinstance(result, Exception):
             raise result
         return result
+
+    def _under_way(self, key: Hashable) -> _Flight[T] | None:
+        """The work under this key; who comes once it has ended is not told what it came to."""
+        flight = self._flights.get(key)
+        return None if flight is None or flight.task.done() else flight
 
 
 async def _caught(work: Callable[[], Awaitable[T]]) -> T | Exception:
