@@ -25,11 +25,11 @@ class LaneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     # Reports made at once over ranges that are not long.
     reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 8
-    # Of them those that wait for their turn; more are refused at once (503, `Retry-After`).
+    # Those that may wait for their turn besides; more are refused at once (503, `Retry-After`).
     reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 16
     # Reports made at once over long ranges.
     long_reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 4
-    # Of them those that wait.
+    # Those that may wait besides.
     long_reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 4
     # A range is long from so many days on.
     long_report_days: Annotated[int, Meta(ge=1, le=36_500)] = 8
@@ -86,7 +86,7 @@ class Lanes:
         return rows > self._settings.streamed_rows
 
     def stream(self, pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
-        """The same pieces, one of the streams there may be until it is closed.
+        """The same pieces, one of the streams there may be from now on, until it is closed.
 
         Raises NotNow where there are too many.
         """
@@ -97,11 +97,14 @@ class Lanes:
                 detail=f"{self._streams} are being sent; ask again, or for fewer rows",
                 retry_after_seconds=_STREAM_RETRY_SECONDS,
             )
-        return self._counted(pieces)
+        counted = self._counted(pieces)
+        next(counted)  # others who ask now are to find it counted; dropped, it is closed
+        return counted
 
     def _counted(self, pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
         self._streams += 1
         try:
+            yield b""
             with contextlib.closing(pieces):
                 yield from pieces
         finally:
