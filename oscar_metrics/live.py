@@ -70,15 +70,19 @@ class Live:
         return self._sources.logs is not None
 
     async def inventory(self) -> Outcome[Inventory]:
-        """What is deployed now; read once, so that one report is of one state."""
+        """What is deployed now; read once, so that one report is of one state.
+
+        Within half of the time there is.
+        """
         source = self._sources.inventory
         if source is None:
             return NO_CLUSTER
         async with self._inventory_lock:
             if self._inventory is None:
-                self._inventory = await self._guarded(
-                    "kubernetes", source.read(now_ns=self._now_ns, deadline=self._deadline)
-                )
+                # Usage, and whose everything is, wait for it, and are to be had in time as well.
+                by = None if self._deadline is None else _half_way_to(self._deadline)
+                read = source.read(now_ns=self._now_ns, deadline=by)
+                self._inventory = await self._guarded("kubernetes", read, Asker(by))
             return self._inventory
 
     async def usage(self, span: Span, known: Outcome[Inventory]) -> Outcome[Usage]:
@@ -179,10 +183,18 @@ class Live:
             self._telemetry.lines_seen.labels(origin).inc(log.lines_seen)
             self._telemetry.lines_understood.labels(origin).inc(log.lines_understood)
 
-    async def _guarded(self, origin: str, answer: Awaitable[F]) -> F | Unavailable:
-        backstop = None if self._deadline is None else self._deadline + _HAND_OVER_SECONDS
-        with asking_for(self._asker):
+    async def _guarded(
+        self, origin: str, answer: Awaitable[F], asker: Asker | None = None
+    ) -> F | Unavailable:
+        asker = asker or self._asker
+        backstop = None if asker.deadline is None else asker.deadline + _HAND_OVER_SECONDS
+        with asking_for(asker):
             return await guarded(origin, answer, backstop)
+
+
+def _half_way_to(deadline: float) -> float:
+    now = asyncio.get_running_loop().time()
+    return now + max(0.0, deadline - now) / 2
 
 
 class SharedReads:
