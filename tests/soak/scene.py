@@ -48,8 +48,7 @@ _SETTINGS = {
     # Few enough for the clients to be too many now and then.
     "OSCAR_METRICS_REPORTS_AT_ONCE": "4",
     "OSCAR_METRICS_REPORTS_QUEUED": "4",
-    # So small that it is full long before the end: what is kept grows no more then.
-    "OSCAR_METRICS_CACHE_MEMORY_MB": "1",
+    # What is kept is fresh, then stale and then old, all within a round.
     "OSCAR_METRICS_CACHE_OPEN_SECONDS": "5",
     "OSCAR_METRICS_CACHE_CLOSED_SECONDS": "30",
     "OSCAR_METRICS_CACHE_REVALIDATE_SECONDS": "10",
