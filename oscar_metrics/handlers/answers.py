@@ -203,6 +203,8 @@ class Answers:
         afresh: bool,
     ) -> _Flown:
         notes: Notes = {}
+        # What is looked for elsewhere takes of the same time.
+        deadline = self._aggregator.deadline(wait_seconds)
         changes = self._aggregator.ledger_changes()
         version = None if self._shared is None else await self._aggregator.ledger_version()
         if not afresh and version is not None:
@@ -210,7 +212,7 @@ class Answers:
             if found is not None:
                 return found
         try:
-            flown = await self._worked(prepared, wait_seconds, notes)
+            flown = await self._worked(prepared, deadline, notes)
         except RequestError as exc:
             flown = _Flown(notes=notes, error=exc)
         if flown.streamed is not None:
@@ -260,8 +262,7 @@ class Answers:
             return None
         return _Flown(notes=found.answer.notes, came=Freshness.FRESH, answer=found.answer)
 
-    async def _worked(self, prepared: Prepared, wait_seconds: int | None, notes: Notes) -> _Flown:
-        deadline = self._aggregator.deadline(wait_seconds)
+    async def _worked(self, prepared: Prepared, deadline: float | None, notes: Notes) -> _Flown:
         async with self._lanes.place(self._lanes.of(prepared.span), deadline):
             made_ns = self._aggregator.now_ns()
             reported = await prepared.make(deadline, notes)

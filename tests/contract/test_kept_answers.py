@@ -66,6 +66,7 @@ class World:
         self.inventory: Outcome[Inventory] = WHOLE.inventory
         self.usage = SaidUsage(WHOLE.usage)
         self.made = 0
+        self.deadline: float | None = None
         self.ledger: LedgerHolder | None = None
 
     def pass_seconds(self, seconds: float) -> None:
@@ -104,6 +105,7 @@ class _Logs(SaidLogs):
 
     async def read(self, *asked: Any, **when: Any) -> dict[LogStream, Outcome[CallLog]]:
         self._world.made += 1
+        self._world.deadline = when["deadline"]
         self._said = self._world.calls
         return await super().read(*asked, **when)
 
