@@ -11,6 +11,8 @@ Address = IPv4Address | IPv6Address
 
 # More proxies than anybody has in a row; what is further left is not looked at.
 _HOPS_MOST = 32
+# No address is longer with its zone and port; what is read is remembered, and anybody writes it.
+_CHARACTERS_MOST = 100
 # What one subscriber of IPv6 has to choose addresses from.
 _SUBSCRIBER_BITS = 64
 
@@ -32,7 +34,8 @@ class Proxies:
         if not forwarded or not self._trusts(address):
             return address
         for hop in reversed(",".join(forwarded).rsplit(",", _HOPS_MOST)[-_HOPS_MOST:]):
-            before = _address(hop.strip())
+            text = hop.strip()
+            before = _address(text) if len(text) <= _CHARACTERS_MOST else None
             if before is None:
                 return address
             address = before
