@@ -19,7 +19,7 @@ _EXPOSED = (
     (
         b"access-control-expose-headers",
         (
-            b"Content-Disposition, Preference-Applied, Retry-After, WWW-Authenticate,"
+            b"Age, Content-Disposition, ETag, Preference-Applied, Retry-After, WWW-Authenticate,"
             b" X-Completeness, X-Ignored-Parameters"
         ),
     ),
@@ -27,7 +27,10 @@ _EXPOSED = (
 _MAY_ASK = (
     (b"access-control-allow-methods", b"GET, HEAD"),
     # A `*` would not stand for Authorization.
-    (b"access-control-allow-headers", b"Authorization, Accept, Content-Type, Prefer"),
+    (
+        b"access-control-allow-headers",
+        b"Authorization, Accept, Cache-Control, Content-Type, If-None-Match, Prefer",
+    ),
     # A day; browsers remember it for two hours or for as long as this.
     (b"access-control-max-age", b"86400"),
 )
