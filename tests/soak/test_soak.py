@@ -36,6 +36,9 @@ CLIENTS = 12
 RECOVERY_SECONDS = 40.0
 # What a kubelet does: so often, waiting for so long, and a third failure in a row is a restart.
 PROBE_SECONDS, PROBE_TIMEOUT_SECONDS, PROBE_FAILURES = 1.0, 1.0, 3
+# What load takes at first and then keeps: arenas of Python and of the C library, which are given
+# back as a whole only, and what the ledger's engine may have (32 MiB). Of 35 MiB in ten minutes
+# all came in the first seven; what is leaked goes on.
 GROWTH_BYTES = 48 * 2**20
 # asyncio starts a thread where none is idle, as far as to so many, and keeps them; the first
 # comes with the warm-up.
