@@ -7,9 +7,9 @@ Nothing is kept of what is asked: each report begins another second. Reports ove
 asked for one at a time first, and then, again and again, by ten times as many at once as the lane
 of long reports takes, those that wait included. Meanwhile, and before, a kept report and reports
 over short ranges are asked for by one each. A ledger's reports need processors, of which the
-server has all there are and who asks has one; a Loki's need its answers, each late by 50 ms. Figures: the
-p99 of those admitted within 3 times that of one at a time, the median of those refused under
-50 ms, and kept and short ones go on.
+server has all there are and who asks has one; a Loki's need its answers, each late by 50 ms.
+Figures: the p99 of those admitted within 3 times that of one at a time, the median of those
+refused under 50 ms, and kept and short ones go on.
 """
 
 from __future__ import annotations
