@@ -27,8 +27,9 @@ class LaneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 8
     # Those that may wait for their turn besides; more are refused at once (503, `Retry-After`).
     reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 16
-    # Reports made at once over long ranges.
-    long_reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 4
+    # Reports made at once over long ranges. One takes half of an upstream's places, or a processor:
+    # more at once would only make each other slower.
+    long_reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 2
     # Those that may wait besides.
     long_reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 4
     # A range is long from so many days on.
