@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -290,7 +290,7 @@ class _Client:
         self._crowd.counted["read slowly", 0] += 1
 
     @contextlib.contextmanager
-    def _dialled(self) -> Any:
+    def _dialled(self) -> Iterator[socket.socket]:
         """A socket, of which it does not matter how it ends."""
         with socket.socket() as dialled:
             dialled.setblocking(False)  # noqa: FBT003 - its only argument
