@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -41,6 +42,12 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     viewer: Viewer
     parameters: tuple[tuple[str, str], ...]
     form: str
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory what the client wrote takes."""
+        texts = (self.service, self.viewer.owner, self.form, *(text for _, text in self.parameters))
+        return sum(map(sys.getsizeof, texts))
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +113,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     def size_bytes(self) -> int:
         """About how much memory it takes."""
         return len(self.body) + sum(256 + 128 * len(source.gaps) for source in self.sources)
+
+    @property
+    def may_say_more(self) -> bool:
+        """Whether a source fails of which there may be more a moment later."""
+        return any(map(_may_recover, self.sources))
 
     def age_seconds(self, now_ns: int) -> int:
         """How long ago it was made."""

@@ -76,9 +76,11 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     answer: Answer
     # Of the ledger, before the answer was begun to be made.
     changes: Changes | None
-    # What is answered since it could not be made anew, and when that was last tried.
+    # What is answered since it could not be made anew, when that was last tried, and how long
+    # that might take.
     instead: Answer | None = None
     tried_at_ns: int = 0
+    tried_seconds: float | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -155,7 +157,7 @@ class Answers:
 
         now_ns = self._aggregator.now_ns()
         if not afresh and not query.is_refused:
-            shown = self._shown(question, made_anew, now_ns)
+            shown = self._shown(question, wait_seconds, made_anew, now_ns)
             if shown is not None:
                 return self._sent(request, query, shown, now_ns)
         prepared = prepare()
@@ -173,11 +175,15 @@ class Answers:
         return self._sent(request, query, flown, self._aggregator.now_ns())
 
     def _shown(
-        self, question: Question, work: Callable[[], Awaitable[_Flown]], now_ns: int
+        self,
+        question: Question,
+        wait_seconds: int | None,
+        work: Callable[[], Awaitable[_Flown]],
+        now_ns: int,
     ) -> _Flown | None:
         """What can be answered without making anything, which may be begun for the next one."""
         kept = self._kept(question)
-        if kept is None:
+        if kept is None or self._is_cut_short(kept, wait_seconds):
             return None
         good_for = self._good_for(kept, now_ns)
         if good_for is Freshness.FRESH or good_for is Freshness.STALE:
@@ -205,14 +211,15 @@ class Answers:
         notes: Notes = {}
         # What is looked for elsewhere takes of the same time.
         deadline = self._aggregator.deadline(wait_seconds)
+        allowed = self._aggregator.seconds_allowed(wait_seconds)
         changes = self._aggregator.ledger_changes()
         version = None if self._shared is None else await self._aggregator.ledger_version()
         if not afresh and version is not None:
-            found = await self._found(question, changes, version)
+            found = await self._found(question, wait_seconds, changes, version)
             if found is not None:
                 return found
         try:
-            flown = await self._worked(prepared, deadline, notes)
+            flown = await self._worked(prepared, deadline, allowed, notes)
         except RequestError as exc:
             flown = _Flown(notes=notes, error=exc)
         if flown.streamed is not None:
@@ -221,6 +228,7 @@ class Answers:
         if kept is not None and self._good_for(kept, now_ns) is not None:
             failed = _failed(kept.answer, flown)
             if failed and not afresh:
+                kept = replace(kept, tried_at_ns=now_ns, tried_seconds=allowed)
                 return await self._stood_in(question, kept, failed, now_ns)
             if failed:
                 return flown
@@ -242,11 +250,15 @@ class Answers:
         instead = await worked_out(
             lambda: standing_in(answer, failed, now_ns=now_ns), rows=len(answer.body) // 64
         )
-        self._keep(question, replace(kept, instead=instead, tried_at_ns=now_ns))
+        self._keep(question, replace(kept, instead=instead))
         return _Flown(notes=answer.notes, came=Freshness.OLD, answer=instead)
 
     async def _found(
-        self, question: Question, changes: Changes | None, version: Version
+        self,
+        question: Question,
+        wait_seconds: int | None,
+        changes: Changes | None,
+        version: Version,
     ) -> _Flown | None:
         """What is fresh outside the process; what is not is kept, to stand in where that fails."""
         if self._shared is None or self._kept(question) is not None:
@@ -258,18 +270,22 @@ class Answers:
             changes = replace(changes, written=_NEVER)
         kept = _Kept(answer=found.answer, changes=changes)
         self._keep(question, kept)
+        if self._is_cut_short(kept, wait_seconds):
+            return None
         if self._good_for(kept, self._aggregator.now_ns()) is not Freshness.FRESH:
             return None
         return _Flown(notes=found.answer.notes, came=Freshness.FRESH, answer=found.answer)
 
-    async def _worked(self, prepared: Prepared, deadline: float | None, notes: Notes) -> _Flown:
+    async def _worked(
+        self, prepared: Prepared, deadline: float | None, allowed: float | None, notes: Notes
+    ) -> _Flown:
         async with self._lanes.place(self._lanes.of(prepared.span), deadline):
             made_ns = self._aggregator.now_ns()
             reported = await prepared.make(deadline, notes)
             if self._lanes.is_streamed(reported.rows):
                 return _Flown(notes=notes, streamed=reported)
             fresh_seconds = reported.fresh_seconds(self._settings, made_ns)
-            made = Made(at_ns=made_ns, fresh_seconds=fresh_seconds)
+            made = Made(at_ns=made_ns, fresh_seconds=fresh_seconds, allowed_seconds=allowed)
             answer = await worked_out(
                 lambda: written(reported, notes, made=made), rows=reported.rows
             )
@@ -296,7 +312,7 @@ class Answers:
         ):
             return
         before = self._cache.evicted
-        self._cache.put(question, kept, size_bytes=kept.size_bytes)
+        self._cache.put(question, kept, size_bytes=kept.size_bytes + question.size_bytes)
         self._telemetry.cache_evicted.inc(self._cache.evicted - before)
 
     def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
@@ -313,6 +329,17 @@ class Answers:
             now_ns=now_ns,
             unchanged=kept.changes == self._aggregator.ledger_changes(),
         )
+
+    def _is_cut_short(self, kept: _Kept, wait_seconds: int | None) -> bool:
+        """Whether more may be known to who waits longer than was waited for what is kept."""
+        if kept.instead is not None:
+            tried = kept.tried_seconds
+        elif kept.answer.may_say_more:
+            tried = kept.answer.made.allowed_seconds
+        else:
+            return False
+        allowed = self._aggregator.seconds_allowed(wait_seconds)
+        return tried is not None and (allowed is None or allowed > tried)
 
     def _refresh(self, question: Question, work: Callable[[], Awaitable[_Flown]]) -> None:
         """Have it made anew for who asks next, unless that is under way."""
