@@ -279,6 +279,42 @@ def test_what_failed_is_stood_in_for_and_says_so(client: httpx.Client, world: Wo
     assert json.loads(back.content)["sources"][2].get("notes") is None
 
 
+def test_who_waits_longer_is_not_answered_with_what_was_cut_short(
+    client: httpx.Client, world: World
+) -> None:
+    whole, world.calls = world.calls, dict.fromkeys(LogStream, FAILED)
+    short = get(client, Prefer="wait=1")
+    assert json.loads(short.content)["totals"]["requests_count_total"] is None
+    assert "age" in get(client, Prefer="wait=1").headers
+    assert world.made == 1
+    world.calls = whole
+    longer = get(client)
+    assert "age" not in longer.headers
+    assert json.loads(longer.content)["totals"]["requests_count_total"]
+    # What is whole is for everybody, however long they would wait.
+    assert get(client, Prefer="wait=120").content == longer.content
+    assert get(client, Prefer="wait=1").content == longer.content
+    assert world.made == 2
+
+
+def test_who_waits_longer_has_it_tried_again_where_one_stands_in(
+    client: httpx.Client, world: World
+) -> None:
+    first = get(client)
+    world.pass_seconds(1000)
+    whole, world.calls = world.calls, dict.fromkeys(LogStream, FAILED)
+    assert get(client, Prefer="wait=1").headers["age"] == "1000"
+    assert get(client, Prefer="wait=1").headers["age"] == "1000"
+    assert world.made == 2
+    assert get(client, Prefer="wait=2").headers["age"] == "1000"
+    assert world.made == 3
+    world.calls = whole
+    assert get(client, Prefer="wait=1").headers["age"] == "1000"
+    longer = get(client)
+    assert "age" not in longer.headers
+    assert json.loads(longer.content)["totals"] == json.loads(first.content)["totals"]
+
+
 def test_of_an_open_range_what_was_not_seen_is_a_gap(client: httpx.Client, world: World) -> None:
     params = {"start": "2026-05-01T00:00:00Z", "end": "2026-05-01T23:59:59Z"}
     client.get(SUMMARY, params=params).raise_for_status()
