@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from types import TracebackType
 from typing import Generic, TypeVar
+
+import msgspec
 
 from oscar_metrics.errors import NotNow
 
@@ -12,7 +15,7 @@ T = TypeVar("T")
 
 
 class _Flight(Generic[T]):
-    def __init__(self, task: asyncio.Task[T | Exception]) -> None:
+    def __init__(self, task: asyncio.Task[T | _Raised]) -> None:
         self.task = task
         self.waiting = 0
 
@@ -67,8 +70,9 @@ class Flights(Generic[T]):
                 retry_after_seconds=1,
             )
         result = flight.task.result()
-        if isinstance(result, Exception):
-            raise result
+        if isinstance(result, _Raised):
+            # As it was raised there: else each who waits would add to what the others are told.
+            raise result.error.with_traceback(result.traceback)
         return result
 
     def _under_way(self, key: Hashable) -> _Flight[T] | None:
@@ -77,9 +81,14 @@ class Flights(Generic[T]):
         return None if flight is None or flight.task.done() else flight
 
 
-async def _caught(work: Callable[[], Awaitable[T]]) -> T | Exception:
+class _Raised(msgspec.Struct, frozen=True):
+    error: Exception
+    traceback: TracebackType | None
+
+
+async def _caught(work: Callable[[], Awaitable[T]]) -> T | _Raised:
     """What the work comes to, or the error: its group has others to care for."""
     try:
         return await work()
     except Exception as exc:  # noqa: BLE001 - handed to who waits, who are answered by it
-        return exc
+        return _Raised(exc, exc.__traceback__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 
 import pytest
 
@@ -118,6 +119,25 @@ async def test_an_error_is_everybodys_and_is_not_kept() -> None:
         assert [error for task in waiting for error in await task] == [work.error] * 2
         work.error = None
         assert await flights.shared("same", work) == 2
+
+
+async def test_an_error_says_no_more_the_more_wait_for_it() -> None:
+    work, told = Work(), list[int]()
+    work.error = ZeroDivisionError()
+
+    async def wait() -> None:
+        try:
+            await flights.shared("same", work)
+        except ZeroDivisionError as exc:
+            told.append(len(list(traceback.walk_tb(exc.__traceback__))))
+
+    async with asyncio.TaskGroup() as group:
+        flights: Flights[int] = Flights(group)
+        for _ in range(50):
+            group.create_task(wait())
+        await settled()
+        work.may_end.set()
+    assert set(told) == {told[0]}
 
 
 async def test_at_the_end_who_waits_is_told_to_ask_again() -> None:
