@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -167,7 +167,7 @@ class Answers:
         async def made() -> _Flown:
             return await self._made(question, prepared, wait_seconds, afresh=afresh)
 
-        key = question, wait_seconds, afresh
+        key = self._key(question, wait_seconds, afresh=afresh)
         is_shared = key in self._flights
         flown = await self._flights.shared(key, made)
         if is_shared and flown.came == _MADE:
@@ -186,17 +186,19 @@ class Answers:
         if kept is None or self._is_cut_short(kept, wait_seconds):
             return None
         good_for = self._good_for(kept, now_ns)
+        since_ns = now_ns - kept.tried_at_ns
+        open_ns = self._settings.open_seconds * SECOND_NS
+        was_just_tried = kept.instead is not None and 0 <= since_ns < open_ns
         if good_for is Freshness.FRESH or good_for is Freshness.STALE:
-            if good_for is Freshness.STALE:
+            if good_for is Freshness.STALE and not was_just_tried:
                 self._refresh(question, work)
             return _Flown(notes=kept.answer.notes, came=good_for, answer=kept.answer)
         if good_for is None or kept.instead is None:
             return None
-        since_ns = now_ns - kept.tried_at_ns
-        open_ns = self._settings.open_seconds * SECOND_NS
-        if since_ns >= open_ns + self._settings.revalidate_seconds * SECOND_NS:
+        # Less than nothing: the clock was set back.
+        if not 0 <= since_ns < open_ns + self._settings.revalidate_seconds * SECOND_NS:
             return None
-        if since_ns >= open_ns:
+        if not was_just_tried:
             self._refresh(question, work)
         return _Flown(notes=kept.answer.notes, came=Freshness.OLD, answer=kept.instead)
 
@@ -233,9 +235,9 @@ class Answers:
             if failed:
                 return flown
         if flown.answer is not None:
-            self._keep(question, _Kept(answer=flown.answer, changes=changes))
-            if self._shared is not None and version is not None:
-                self._do_beside(self._shared.keep(question, version, flown.answer))
+            self._keep_everywhere(question, _Kept(answer=flown.answer, changes=changes), version)
+        elif flown.error is not None and not isinstance(flown.error, NotNow):
+            await self._drop(question, version, may_be_outside=kept is not None or afresh)
         return flown
 
     async def _stood_in(
@@ -250,7 +252,9 @@ class Answers:
         instead = await worked_out(
             lambda: standing_in(answer, failed, now_ns=now_ns), rows=len(answer.body) // 64
         )
-        self._keep(question, replace(kept, instead=instead))
+        now = self._kept(question)
+        if now is not None and now.answer is answer:
+            self._keep(question, replace(kept, instead=instead))
         return _Flown(notes=answer.notes, came=Freshness.OLD, answer=instead)
 
     async def _found(
@@ -264,7 +268,7 @@ class Answers:
         if self._shared is None or self._kept(question) is not None:
             return None
         found = await self._shared.find(question, version)
-        if found is None:
+        if found is None or self._kept(question) is not None:
             return None
         if changes is not None and found.facts != version.facts:
             changes = replace(changes, written=_NEVER)
@@ -302,18 +306,37 @@ class Answers:
             self._forgotten = forgotten
         return self._cache.get(question)
 
-    def _keep(self, question: Question, kept: _Kept) -> None:
-        """Keep it, unless it is too large or a user was forgotten meanwhile."""
+    def _keep(self, question: Question, kept: _Kept) -> bool:
+        """Keep it, unless it is too large or a user was forgotten meanwhile; whether it is."""
         is_of_before = kept.changes is not None and kept.changes.forgotten != self._forgotten
         if (
             self._settings.store == OFF
             or is_of_before
             or kept.answer.size_bytes > self._settings.answer_kb * _KILOBYTE
         ):
-            return
+            return False
         before = self._cache.evicted
         self._cache.put(question, kept, size_bytes=kept.size_bytes + question.size_bytes)
         self._telemetry.cache_evicted.inc(self._cache.evicted - before)
+        return True
+
+    def _key(self, question: Question, wait_seconds: int | None, *, afresh: bool) -> Hashable:
+        """What those ask who share one flight: none that was begun before a user was forgotten."""
+        changes = self._aggregator.ledger_changes()
+        forgotten = None if changes is None else changes.forgotten
+        return question, wait_seconds, afresh, forgotten
+
+    def _keep_everywhere(self, question: Question, kept: _Kept, version: Version | None) -> None:
+        if self._keep(question, kept) and self._shared is not None and version is not None:
+            self._do_beside(self._shared.keep(question, version, kept.answer))
+
+    async def _drop(
+        self, question: Question, version: Version | None, *, may_be_outside: bool
+    ) -> None:
+        """Have what could be seen before stand in for nothing any more."""
+        self._cache.drop(question)
+        if self._shared is not None and version is not None and may_be_outside:
+            await self._shared.drop(question, version)
 
     def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
         if self._group is None:
@@ -354,7 +377,7 @@ class Answers:
         self, question: Question, flights: Flights[_Flown], work: Callable[[], Awaitable[_Flown]]
     ) -> None:
         try:
-            await flights.shared((question, None, False), work)
+            await flights.shared(self._key(question, None, afresh=False), work)
         except NotNow:
             pass  # the server is stopping
         except Exception:  # noqa: BLE001 - nobody waits for it; who asks next is told
@@ -368,7 +391,8 @@ class Answers:
         """The response, with what the log and the metrics say of it; raises the error."""
         audit.note(request, **flown.notes)
         if flown.error is not None:
-            raise flown.error
+            # Many may be told the same, each without where it was raised for the others.
+            raise flown.error.with_traceback(None)
         headers = {"cache-control": "private, no-cache", **query.ignored_header()}
         if flown.streamed is not None:
             pieces = self._lanes.stream(flown.streamed.pieces())
@@ -407,10 +431,17 @@ def wait_granted(request: AnyRequest, aggregator: Aggregator) -> int | None:
 
 
 def _failed(kept: Answer, flown: _Flown) -> dict[SourceName, SourceStatus]:
-    """Which sources of what is kept fail now, where what was made says less."""
+    """Which sources of what is kept fail now, where what was made says less.
+
+    None where what is kept says nothing, or is of what is not to be seen any more.
+    """
+    if not kept.says_anything:
+        return {}
     if isinstance(flown.error, NotNow):
         return all_failing(kept, _says_of(flown.error))
-    return {} if flown.answer is None else worse(kept, flown.answer.sources)
+    if flown.answer is None or flown.answer.sees != kept.sees:
+        return {}
+    return worse(kept, flown.answer.sources)
 
 
 def _says_of(exc: NotNow) -> str:
@@ -420,7 +451,7 @@ def _says_of(exc: NotNow) -> str:
 
 def _is_to_be_afresh(request: AnyRequest) -> bool:
     """Whether the client wants nothing that is kept (RFC 9111 5.2.1.4, and 5.4 for `Pragma`)."""
-    control = field(request.scope, b"cache-control")
+    control = ",".join(fields(request.scope, b"cache-control"))
     if not control:
         return "no-cache" in field(request.scope, b"pragma").lower()
     directives = {part.partition("=")[0].strip().lower() for part in control.split(",")}
@@ -429,5 +460,5 @@ def _is_to_be_afresh(request: AnyRequest) -> bool:
 
 def _is_known(request: AnyRequest, etag: str) -> bool:
     """Whether the client has these bytes already (RFC 9110 13.1.2)."""
-    known = field(request.scope, b"if-none-match")
+    known = ",".join(fields(request.scope, b"if-none-match"))
     return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in known.split(","))

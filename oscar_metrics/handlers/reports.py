@@ -222,6 +222,7 @@ class Reports:
                 sources=report.sources,
                 span=asked.span,
                 sees_everything=admitted.sees_everything,
+                sees=admitted.sees,
                 csv=wanted is Format.CSV,
                 raw=query.is_true("raw"),
             )
@@ -246,6 +247,7 @@ class Reports:
                     sources=report.sources,
                     span=asked.span,
                     sees_everything=admitted.sees_everything,
+                    sees=admitted.sees,
                 )
 
             return Prepared(make=make, span=asked.span)
@@ -280,6 +282,7 @@ class Reports:
             sources=report.sources,
             span=asked.span,
             sees_everything=admitted.sees_everything,
+            sees=admitted.sees,
         )
 
     async def _service(
@@ -287,7 +290,11 @@ class Reports:
     ) -> Reported:
         notes |= _of_range(asked)
         report = await self._aggregator.service(admitted, asked, service)
-        said = {source.name: source for metric in report.metrics for source in metric.sources}
+        said: dict[SourceName, wire.SourceStatus] = {}
+        for source in (source for metric in report.metrics for source in metric.sources):
+            # It says the same of all its metrics, but for which of them are in doubt.
+            if source.affects or source.name not in said:
+                said[source.name] = source
         notes |= _of_rows(len(report.metrics), said.values())
         metrics = tuple(_zeros(metric) for metric in report.metrics)
         return Reported(
@@ -295,6 +302,7 @@ class Reports:
             sources=tuple(said.values()),
             span=asked.span,
             sees_everything=admitted.sees_everything,
+            sees=admitted.sees,
         )
 
     def _range(self, query: Query) -> ReportRange:

@@ -19,6 +19,7 @@ from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.outcome import Ok, Outcome, Unavailable
 from oscar_metrics.resilience.report_cache import CacheSettings
+from oscar_metrics.scope import ScopeMode
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.roster import RosterFile
@@ -68,6 +69,7 @@ class World:
         self.made = 0
         self.deadline: float | None = None
         self.ledger: LedgerHolder | None = None
+        self.mode = ScopeMode.OWNED
 
     def pass_seconds(self, seconds: float) -> None:
         self.now_ns += int(seconds * SECOND_NS)
@@ -85,6 +87,7 @@ class World:
             now_ns=lambda: self.now_ns,
             deadline_seconds=30.0,
             ledger=self.ledger,
+            mode=self.mode,
         )
 
 
@@ -332,6 +335,27 @@ def test_of_an_open_range_what_was_not_seen_is_a_gap(client: httpx.Client, world
     ]
     assert logs["coverage"] == pytest.approx(12 / 12.5)
     assert "requests_count_total" in logs["affects"]
+
+
+@pytest.mark.parametrize(("path", "unknown"), [(SUMMARY, None), ("/system/metrics", 0)])
+def test_so_it_is_of_the_periods_of_a_series(
+    client: httpx.Client, world: World, path: str, unknown: int | None
+) -> None:
+    params = {"start": "2026-05-01T00:00:00Z", "end": "2026-05-01T23:59:59Z", "interval": "hour"}
+    world.pass_seconds(-1200)
+    client.get(path, params=params).raise_for_status()
+    world.pass_seconds(3000)
+    world.calls = dict.fromkeys(LogStream, FAILED)
+    old = client.get(path, params=params)
+    assert old.headers["age"] == "3000"
+    periods = json.loads(old.content)["periods"]
+    logs = ["request-logs", "exposed-request-logs"]
+    assert [period["incomplete"] for period in periods[10:14]] == [[], logs, logs, []]
+    # Something of the hour that it was made in, and nothing of the next, which goes on.
+    told = [period["totals"]["requests_count_total"] for period in periods[10:14]]
+    assert told == [0, 0, unknown, 0]
+    assert periods[12]["totals"]["cpu_hours_total"] == 0
+    assert periods[12]["totals"]["users"] == []
 
 
 def test_a_file_that_is_old_says_so_too(client: httpx.Client, world: World) -> None:

@@ -23,6 +23,7 @@ from oscar_metrics.resilience.shared_cache import SharedCache, SharedCacheSettin
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.serving import NOW_NS, RANGE, serving
 from tests.contract.test_kept_answers import ALICE, FAILED, PATHS, SUMMARY, TOKENS, World, get
+from tests.contract.test_kept_no_longer import OUT, inventory
 from tests.ledger.stores import FIRST, executions
 from tests.servers.process import wait_until
 from tests.servers.redis import Redis
@@ -170,3 +171,23 @@ def test_what_looking_for_them_takes_is_part_of_the_deadline(world: World) -> No
     assert world.deadline is not None
     # An event loop's clock is this one; a second for whatever else the machine does.
     assert world.deadline - asked < 31
+
+
+def test_who_was_refused_is_not_shown_what_stands_there(
+    world: World, outside: Redis, store: redis.Redis
+) -> None:
+    def status(client: httpx.Client) -> int:
+        path = "/system/metrics/cowsay"
+        return client.get(path, params=RANGE, headers=ALICE, auth=None).status_code
+
+    with served(world, outside.url) as client:
+        assert status(client) == 200
+        wait_for_kept(store, 1)
+    world.pass_seconds(100)
+    world.inventory = inventory()
+    with served(world, outside.url) as client:
+        assert status(client) == 403
+        assert store.dbsize() == 0
+    world.inventory = OUT
+    with served(world, outside.url) as client:
+        assert status(client) == 503

@@ -39,7 +39,7 @@ def source(
     **fields: Any,
 ) -> SourceStatus:
     gaps = () if reason is None else (WireGap(start="x", end="y", reason=reason),)
-    given = {"affects": (), "gaps": gaps, **fields}
+    given = {"affects": ("value",) if gaps or status is MISSING else (), "gaps": gaps, **fields}
     return SourceStatus(name=name, status=status, origin=origin, coverage=coverage, **given)
 
 
@@ -88,6 +88,8 @@ FAILED, SILENT = GapReason.FAILED, GapReason.NO_LINES
             False,
         ),
         (source(PARTIAL, coverage=0.5, reason=FAILED), source(), False),
+        # Of what this report does not show.
+        (source(), source(PARTIAL, coverage=0.5, reason=FAILED, affects=()), False),
         (
             source(name=SourceName.ROSTER, origin="roster"),
             source(MISSING, name=SourceName.ROSTER, origin="roster"),
@@ -174,3 +176,44 @@ def test_a_question_takes_what_its_client_wrote(text: str) -> None:
     )
     assert small.size_bytes < 500
     assert large.size_bytes > (1 if text.isascii() else 4) * len(text)
+
+
+def test_of_each_metric_of_a_service_its_own_sources_say_so() -> None:
+    usage = SourceName.USAGE
+    cpu, gpu = (
+        source(PARTIAL, name=usage, notes="no cAdvisor", affects=("value",)),
+        source(PARTIAL, name=usage, notes="no cAdvisor", affects=()),
+    )
+    report = wire.ServiceMetrics(
+        service_name="cowsay",
+        start="a",
+        end="b",
+        metrics=tuple(
+            wire.ServiceMetric(metric=metric, value=1.5, sources=(said,))
+            for metric, said in ((Metric.CPU_HOURS, cpu), (Metric.GPU_HOURS, gpu))
+        ),
+    )
+    made = Made(at_ns=MADE_NS, fresh_seconds=600)
+    reported = Reported(report=report, sources=(cpu,), span=OVER, sees_everything=True)
+    older = written(reported, {}, made=made)
+    instead = standing_in(older, {usage: source(MISSING, name=usage)}, now_ns=MADE_NS + SECOND_NS)
+    told = msgspec.json.decode(instead.body, type=wire.ServiceMetrics)
+    assert [metric.sources[0].affects for metric in told.metrics] == [("value",), ()]
+    assert all("as of" in (metric.sources[0].notes or "") for metric in told.metrics)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ((), ("cpu_hours", "gpu_hours")),
+        (("gpu_hours",), ("cpu_hours", "gpu_hours")),
+        ((), ("gpu_hours",)),
+        (("gpu_hours",), ("gpu_hours",)),
+    ],
+)
+def test_what_was_not_seen_is_in_doubt_whole(before: tuple[str, ...], now: tuple[str, ...]) -> None:
+    usage = SourceName.USAGE
+    then = source(PARTIAL if before else OK, name=usage, affects=before)
+    fails = source(PARTIAL, name=usage, coverage=0.5, reason=FAILED, affects=now)
+    instead = standing_in(answer(then, OPEN), {usage: fails}, now_ns=MADE_NS + HOUR_NS)
+    assert set(instead.sources[0].affects) == {"cpu_hours", "gpu_hours"}
