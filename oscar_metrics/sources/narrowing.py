@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
 from oscar_metrics.errors import Reason, UpstreamError
-from oscar_metrics.resilience.gate import went_unanswered
+from oscar_metrics.resilience.gate import asked_since, went_unanswered
 from oscar_metrics.resilience.learned import (
     FIRST_WAIT_AFTER_SILENCE_SECONDS,
     FIRST_WAIT_SECONDS,
@@ -66,7 +66,9 @@ class Narrowing:
             raise
         except asyncio.CancelledError:
             timed = Reason.TIMEOUT in self._reasons
-            if timed and went_unanswered(began, _now(), self._unanswered_seconds):
+            # What waited for its turn says nothing of how much it asked for.
+            since = asked_since(began)
+            if timed and went_unanswered(since, _now(), self._unanswered_seconds):
                 self._refused(amount, silent=True)
             else:
                 self._learned.given_up(self._kind, amount, _now())
