@@ -17,8 +17,9 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 
 from tests.e2e.running import PASSWORD, USERNAME
+from tests.servers.realms import CLIENTS
 from tests.soak.judging import excuses, faults_of_body, faults_of_refusal, faults_of_report
-from tests.soak.scene import DEADLINE_SECONDS, Asked, Scene, credentials
+from tests.soak.scene import DEADLINE_SECONDS, LEEWAY_SECONDS, Asked, Scene, credentials
 from tests.soak.timeline import Timeline
 from tests.toxics.expected import Upstream
 from tests.toxics.questions import Caller
@@ -30,6 +31,8 @@ _ANSWER_SECONDS = 4 * DEADLINE_SECONDS
 UNWELL_SECONDS = 6.0
 _PAUSE_SECONDS = 0.15
 _TOKENS = 40
+# After so long a token of the client "brief" has expired, our server's leeway included.
+_BRIEF_SECONDS = CLIENTS["brief"][1] + LEEWAY_SECONDS + 1
 
 # What is wrong with a request, and what it is answered with whoever is out.
 _BAD_REQUESTS = (
@@ -60,7 +63,9 @@ class Crowd:
 
     def renew_tokens(self) -> None:
         """Have new tokens for users; raises ServerError while the issuer does not answer us."""
-        self.expired = self.expired or self.scene.stack.token("brief")
+        if not self.expired:
+            self.expired = self.scene.stack.token("brief")
+            time.sleep(_BRIEF_SECONDS)
         self.tokens = [self.scene.stack.token() for _ in range(_TOKENS)]
 
     async def ask(self, count: int, over: asyncio.Event, phase: str) -> None:

@@ -22,6 +22,7 @@ from tests.toxics.stack import Stack, folder, stack
 
 HOURS = 3
 DEADLINE_SECONDS = 3.0
+LEEWAY_SECONDS = 1
 
 # The connections that our server may have to each upstream at a time; it keeps those it had.
 CONNECTIONS_KEPT: Mapping[str, int] = {
@@ -43,6 +44,7 @@ _SETTINGS = {
     "OSCAR_METRICS_OIDC_USER_SECONDS": "3",
     "OSCAR_METRICS_OIDC_TOKENS_KEPT": "20",
     "OSCAR_METRICS_OIDC_TIMEOUT_SECONDS": "1",
+    "OSCAR_METRICS_OIDC_LEEWAY_SECONDS": str(LEEWAY_SECONDS),
     # Few enough for the clients to be too many now and then.
     "OSCAR_METRICS_REPORTS_AT_ONCE": "4",
     "OSCAR_METRICS_REPORTS_QUEUED": "4",
