@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -31,21 +31,14 @@ from oscar_metrics.handlers.answer import (
     written,
 )
 from oscar_metrics.handlers.fields import field, fields
+from oscar_metrics.handlers.kept_answers import Kept, KeptAnswers
 from oscar_metrics.handlers.query import Query
 from oscar_metrics.handlers.sent import Sent
 from oscar_metrics.handlers.shared_answers import SharedAnswers
 from oscar_metrics.handlers.streamed import Streamed
-from oscar_metrics.ledger.store import Changes, Version
 from oscar_metrics.resilience.flights import Flights
 from oscar_metrics.resilience.lanes import Lanes
-from oscar_metrics.resilience.report_cache import (
-    OFF,
-    CacheSettings,
-    Freshness,
-    Made,
-    ReportCache,
-    freshness,
-)
+from oscar_metrics.resilience.report_cache import CacheSettings, Freshness, Made
 from oscar_metrics.tasks import worked_out
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import SECOND_NS, Span
@@ -58,10 +51,7 @@ Make = Callable[[float | None, Notes], Awaitable[Reported]]
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 # Reports that are made anew at a time while what is kept of them is shown.
 _REFRESHED_AT_ONCE = 4
-_KILOBYTE = 1024
 _MADE = "made"
-# Of a ledger in a state that this process has not seen it in.
-_NEVER = -1
 _FROM_KEPT = frozenset(Freshness)
 
 
@@ -70,21 +60,6 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     make: Make
     span: Span | None
-
-
-class _Kept(msgspec.Struct, frozen=True, kw_only=True):
-    answer: Answer
-    # Of the ledger, before the answer was begun to be made.
-    changes: Changes | None
-    # What is answered since it could not be made anew, when that was last tried, and how long
-    # that might take.
-    instead: Answer | None = None
-    tried_at_ns: int = 0
-    tried_seconds: float | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        return self.answer.size_bytes + (self.instead.size_bytes if self.instead else 0)
 
 
 class _Flown(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,30 +87,20 @@ class Answers:
         self._lanes = lanes
         self._settings = settings
         self._telemetry = telemetry
-        self._shared = shared
-        self._cache: ReportCache[_Kept] = ReportCache(settings.memory_mb * _KILOBYTE**2)
-        telemetry.cache_bytes.set_function(lambda: self._cache.size_bytes)
-        telemetry.cache_answers.set_function(lambda: len(self._cache))
-        self._forgotten: int | None = None
+        self._kept = KeptAnswers(aggregator, settings, telemetry, shared)
         self._group: asyncio.TaskGroup | None = None
         self._flights: Flights[_Flown] | None = None
         self._refreshing: set[Question] = set()
-        # What is done with what is kept outside, for nobody who waits.
-        self._beside: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Within the block reports are made; what is under way at its end is ended."""
-        async with asyncio.TaskGroup() as group:
+        async with self._kept.running(), asyncio.TaskGroup() as group:
             self._group, self._flights = group, Flights(group)
             try:
                 yield
             finally:
                 self._flights.end()
-                for task in self._beside:
-                    task.cancel()
-        if self._shared is not None:
-            await self._shared.aclose()
 
     async def answer(
         self,
@@ -182,10 +147,10 @@ class Answers:
         now_ns: int,
     ) -> _Flown | None:
         """What can be answered without making anything, which may be begun for the next one."""
-        kept = self._kept(question)
-        if kept is None or self._is_cut_short(kept, wait_seconds):
+        kept = self._kept.get(question)
+        if kept is None or self._kept.is_cut_short(kept, wait_seconds):
             return None
-        good_for = self._good_for(kept, now_ns)
+        good_for = self._kept.good_for(kept, now_ns)
         since_ns = now_ns - kept.tried_at_ns
         open_ns = self._settings.open_seconds * SECOND_NS
         was_just_tried = kept.instead is not None and 0 <= since_ns < open_ns
@@ -200,7 +165,7 @@ class Answers:
             return None
         if not was_just_tried:
             self._refresh(question, work)
-        return _Flown(notes=kept.answer.notes, came=Freshness.OLD, answer=kept.instead)
+        return _Flown(notes=_notes(kept.instead), came=Freshness.OLD, answer=kept.instead)
 
     async def _made(
         self,
@@ -215,19 +180,20 @@ class Answers:
         deadline = self._aggregator.deadline(wait_seconds)
         allowed = self._aggregator.seconds_allowed(wait_seconds)
         changes = self._aggregator.ledger_changes()
-        version = None if self._shared is None else await self._aggregator.ledger_version()
-        if not afresh and version is not None:
-            found = await self._found(question, wait_seconds, changes, version)
-            if found is not None:
-                return found
+        version = await self._kept.version()
+        found = None if afresh else await self._kept.find(question, changes, version)
+        if found is not None and not self._kept.is_cut_short(found, wait_seconds):
+            good_for = self._kept.good_for(found, self._aggregator.now_ns())
+            if good_for is Freshness.FRESH:
+                return _Flown(notes=found.answer.notes, came=good_for, answer=found.answer)
         try:
             flown = await self._worked(prepared, deadline, allowed, notes)
         except RequestError as exc:
             flown = _Flown(notes=notes, error=exc)
         if flown.streamed is not None:
             return flown
-        kept, now_ns = self._kept(question), self._aggregator.now_ns()
-        if kept is not None and self._good_for(kept, now_ns) is not None:
+        kept, now_ns = self._kept.get(question), self._aggregator.now_ns()
+        if kept is not None and self._kept.good_for(kept, now_ns) is not None:
             failed = _failed(kept.answer, flown)
             if failed and not afresh:
                 kept = replace(kept, tried_at_ns=now_ns, tried_seconds=allowed)
@@ -235,15 +201,16 @@ class Answers:
             if failed:
                 return flown
         if flown.answer is not None:
-            self._keep_everywhere(question, _Kept(answer=flown.answer, changes=changes), version)
+            made = Kept(answer=flown.answer, changes=changes)
+            self._kept.put_everywhere(question, made, version)
         elif flown.error is not None and not isinstance(flown.error, NotNow):
-            await self._drop(question, version, may_be_outside=kept is not None or afresh)
+            await self._kept.drop(question, version, may_be_outside=kept is not None or afresh)
         return flown
 
     async def _stood_in(
         self,
         question: Question,
-        kept: _Kept,
+        kept: Kept,
         failed: Mapping[SourceName, SourceStatus],
         now_ns: int,
     ) -> _Flown:
@@ -252,33 +219,10 @@ class Answers:
         instead = await worked_out(
             lambda: standing_in(answer, failed, now_ns=now_ns), rows=len(answer.body) // 64
         )
-        now = self._kept(question)
+        now = self._kept.get(question)
         if now is not None and now.answer is answer:
-            self._keep(question, replace(kept, instead=instead))
-        return _Flown(notes=answer.notes, came=Freshness.OLD, answer=instead)
-
-    async def _found(
-        self,
-        question: Question,
-        wait_seconds: int | None,
-        changes: Changes | None,
-        version: Version,
-    ) -> _Flown | None:
-        """What is fresh outside the process; what is not is kept, to stand in where that fails."""
-        if self._shared is None or self._kept(question) is not None:
-            return None
-        found = await self._shared.find(question, version)
-        if found is None or self._kept(question) is not None:
-            return None
-        if changes is not None and found.facts != version.facts:
-            changes = replace(changes, written=_NEVER)
-        kept = _Kept(answer=found.answer, changes=changes)
-        self._keep(question, kept)
-        if self._is_cut_short(kept, wait_seconds):
-            return None
-        if self._good_for(kept, self._aggregator.now_ns()) is not Freshness.FRESH:
-            return None
-        return _Flown(notes=found.answer.notes, came=Freshness.FRESH, answer=found.answer)
+            self._kept.put(question, replace(kept, instead=instead))
+        return _Flown(notes=_notes(instead), came=Freshness.OLD, answer=instead)
 
     async def _worked(
         self, prepared: Prepared, deadline: float | None, allowed: float | None, notes: Notes
@@ -295,74 +239,9 @@ class Answers:
             )
             return _Flown(notes=notes, answer=answer)
 
-    def _kept(self, question: Question) -> _Kept | None:
-        """What is kept; nothing from before a user was forgotten."""
-        changes = self._aggregator.ledger_changes()
-        forgotten = None if changes is None else changes.forgotten
-        if forgotten != self._forgotten:
-            if self._shared is not None and None not in (forgotten, self._forgotten):
-                self._do_beside(self._shared.clear())
-            self._cache.clear()
-            self._forgotten = forgotten
-        return self._cache.get(question)
-
-    def _keep(self, question: Question, kept: _Kept) -> bool:
-        """Keep it, unless it is too large or a user was forgotten meanwhile; whether it is."""
-        is_of_before = kept.changes is not None and kept.changes.forgotten != self._forgotten
-        if (
-            self._settings.store == OFF
-            or is_of_before
-            or kept.answer.size_bytes > self._settings.answer_kb * _KILOBYTE
-        ):
-            return False
-        before = self._cache.evicted
-        self._cache.put(question, kept, size_bytes=kept.size_bytes + question.size_bytes)
-        self._telemetry.cache_evicted.inc(self._cache.evicted - before)
-        return True
-
     def _key(self, question: Question, wait_seconds: int | None, *, afresh: bool) -> Hashable:
         """What those ask who share one flight: none that was begun before a user was forgotten."""
-        changes = self._aggregator.ledger_changes()
-        forgotten = None if changes is None else changes.forgotten
-        return question, wait_seconds, afresh, forgotten
-
-    def _keep_everywhere(self, question: Question, kept: _Kept, version: Version | None) -> None:
-        if self._keep(question, kept) and self._shared is not None and version is not None:
-            self._do_beside(self._shared.keep(question, version, kept.answer))
-
-    async def _drop(
-        self, question: Question, version: Version | None, *, may_be_outside: bool
-    ) -> None:
-        """Have what could be seen before stand in for nothing any more."""
-        self._cache.drop(question)
-        if self._shared is not None and version is not None and may_be_outside:
-            await self._shared.drop(question, version)
-
-    def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
-        if self._group is None:
-            raise RuntimeError("reports are made within `running`")
-        task = self._group.create_task(_logged(work))
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
-
-    def _good_for(self, kept: _Kept, now_ns: int) -> Freshness | None:
-        return freshness(
-            kept.answer.made,
-            self._settings,
-            now_ns=now_ns,
-            unchanged=kept.changes == self._aggregator.ledger_changes(),
-        )
-
-    def _is_cut_short(self, kept: _Kept, wait_seconds: int | None) -> bool:
-        """Whether more may be known to who waits longer than was waited for what is kept."""
-        if kept.instead is not None:
-            tried = kept.tried_seconds
-        elif kept.answer.may_say_more:
-            tried = kept.answer.made.allowed_seconds
-        else:
-            return False
-        allowed = self._aggregator.seconds_allowed(wait_seconds)
-        return tried is not None and (allowed is None or allowed > tried)
+        return question, wait_seconds, afresh, self._kept.forgettings()
 
     def _refresh(self, question: Question, work: Callable[[], Awaitable[_Flown]]) -> None:
         """Have it made anew for who asks next, unless that is under way."""
@@ -378,8 +257,8 @@ class Answers:
     ) -> None:
         try:
             await flights.shared(self._key(question, None, afresh=False), work)
-        except NotNow:
-            pass  # the server is stopping
+        except RequestError:
+            pass  # the server is stopping, or who asks next is told what is wrong
         except Exception:  # noqa: BLE001 - nobody waits for it; who asks next is told
             _log.exception("a kept report could not be made anew", route=question.route)
         finally:
@@ -415,19 +294,17 @@ class Answers:
         audit.note(request, came=flown.came)
 
 
-async def _logged(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except Exception:  # noqa: BLE001 - its group has reports to care for
-        _log.exception("answers could not be kept outside the process")
-
-
 def wait_granted(request: AnyRequest, aggregator: Aggregator) -> int | None:
     """How long the client would wait for a report, as it is granted; the answer says so."""
     wait_seconds = aggregator.granted(preferences.wait_seconds(fields(request.scope, b"prefer")))
     if wait_seconds is not None:
         answer_headers.apply_preference(request, f"wait={wait_seconds}")
     return wait_seconds
+
+
+def _notes(old: Answer) -> Notes:
+    """What the log line says of an answer that stands in: what is known of its sources now."""
+    return {**old.notes, "completeness": audit.completeness(old.sources)}
 
 
 def _failed(kept: Answer, flown: _Flown) -> dict[SourceName, SourceStatus]:
