@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.errors import NotNow, RequestError
-from oscar_metrics.handlers import answer_headers, audit, preferences
+from oscar_metrics.handlers import audit, time_limits
 from oscar_metrics.handlers.answer import (
     Answer,
     Notes,
@@ -36,6 +36,7 @@ from oscar_metrics.handlers.query import Query
 from oscar_metrics.handlers.sent import Sent
 from oscar_metrics.handlers.shared_answers import SharedAnswers
 from oscar_metrics.handlers.streamed import Streamed
+from oscar_metrics.handlers.time_limits import TimeLimit
 from oscar_metrics.resilience.flights import Flights
 from oscar_metrics.resilience.lanes import Lanes
 from oscar_metrics.resilience.report_cache import CacheSettings, Freshness, Made
@@ -114,11 +115,13 @@ class Answers:
         Raises what preparing and making it do, and NotNow where too many reports are asked for
         at once.
         """
-        wait_seconds = wait_granted(request, self._aggregator)
+        limit = time_limits.applied(request)
+        wait_seconds = limit.wait_seconds
         afresh = _is_to_be_afresh(request)
 
         async def made_anew() -> _Flown:
-            return await self._made(question, prepare(), None, afresh=False)
+            everyones = TimeLimit(wait_seconds=None, deadline=self._aggregator.deadline())
+            return await self._made(question, prepare(), everyones, afresh=False)
 
         now_ns = self._aggregator.now_ns()
         if not afresh and not query.is_refused:
@@ -130,7 +133,7 @@ class Answers:
             raise RuntimeError("reports are made within `running`")
 
         async def made() -> _Flown:
-            return await self._made(question, prepared, wait_seconds, afresh=afresh)
+            return await self._made(question, prepared, limit, afresh=afresh)
 
         key = self._key(question, wait_seconds, afresh=afresh)
         is_shared = key in self._flights
@@ -171,23 +174,21 @@ class Answers:
         self,
         question: Question,
         prepared: Prepared,
-        wait_seconds: int | None,
+        limit: TimeLimit,
         *,
         afresh: bool,
     ) -> _Flown:
         notes: Notes = {}
-        # What is looked for elsewhere takes of the same time.
-        deadline = self._aggregator.deadline(wait_seconds)
-        allowed = self._aggregator.seconds_allowed(wait_seconds)
+        allowed = self._aggregator.seconds_allowed(limit.wait_seconds)
         changes = self._aggregator.ledger_changes()
         version = await self._kept.version()
         found = None if afresh else await self._kept.find(question, changes, version)
-        if found is not None and not self._kept.is_cut_short(found, wait_seconds):
+        if found is not None and not self._kept.is_cut_short(found, limit.wait_seconds):
             good_for = self._kept.good_for(found, self._aggregator.now_ns())
             if good_for is Freshness.FRESH:
                 return _Flown(notes=found.answer.notes, came=good_for, answer=found.answer)
         try:
-            flown = await self._worked(prepared, deadline, allowed, notes)
+            flown = await self._worked(prepared, limit.deadline, allowed, notes)
         except RequestError as exc:
             flown = _Flown(notes=notes, error=exc)
         if flown.streamed is not None:
@@ -292,14 +293,6 @@ class Answers:
     def _note_came(self, request: AnyRequest, flown: _Flown) -> None:
         self._telemetry.answers.labels(flown.came).inc()
         audit.note(request, came=flown.came)
-
-
-def wait_granted(request: AnyRequest, aggregator: Aggregator) -> int | None:
-    """How long the client would wait for a report, as it is granted; the answer says so."""
-    wait_seconds = aggregator.granted(preferences.wait_seconds(fields(request.scope, b"prefer")))
-    if wait_seconds is not None:
-        answer_headers.apply_preference(request, f"wait={wait_seconds}")
-    return wait_seconds
 
 
 def _notes(old: Answer) -> Notes:

@@ -12,7 +12,7 @@ from litestar.connection import ASGIConnection
 from oscar_metrics.auth.addresses import Address, Proxies, counted_as
 from oscar_metrics.auth.authenticator import Authenticator, is_bearer
 from oscar_metrics.auth.caller import Caller
-from oscar_metrics.errors import TooManyFailures, Unauthorized
+from oscar_metrics.errors import REASON_TEXT, NotNow, Reason, TooManyFailures, Unauthorized
 from oscar_metrics.handlers import audit
 from oscar_metrics.handlers.fields import fields
 from oscar_metrics.privacy import Privacy
@@ -21,6 +21,8 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _CALLER = "caller"
+# The issuer is asked anew then.
+_RETRY_AFTER_SECONDS = 5
 
 
 class Authentication:
@@ -31,8 +33,11 @@ class Authentication:
         self._proxies = proxies
         self._privacy = privacy
 
-    async def let_in(self, connection: Connection) -> None:
-        """Keep the caller in the request's state; raises what `Authenticator.caller` does."""
+    async def let_in(self, connection: Connection, deadline: float | None) -> None:
+        """Keep the caller in the request's state; raises what `Authenticator.caller` does.
+
+        And NotNow where who it is had to be asked, and had not been said by the deadline.
+        """
         authorization = _authorization(connection)
         audit.begin(connection)
         if any(authorization):
@@ -40,7 +45,14 @@ class Authentication:
             audit.note(connection, via=via)
         address = self._address(connection)
         try:
-            caller = await self._caller(authorization, address)
+            async with asyncio.timeout_at(deadline):
+                caller = await self._caller(authorization, address)
+        except TimeoutError:
+            raise NotNow(
+                "identity provider unavailable",
+                detail=f"the issuer of this token {REASON_TEXT[Reason.DEADLINE]}",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            ) from None
         except (Unauthorized, TooManyFailures):
             audit.note(connection, address=address and str(address))
             raise

@@ -17,10 +17,10 @@ from oscar_metrics.admission import Admitted, inventory_unavailable
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.completeness import fields, status
 from oscar_metrics.errors import BadRequest, Forbidden
-from oscar_metrics.handlers import audit
+from oscar_metrics.handlers import audit, time_limits
 from oscar_metrics.handlers.accept import preferred
 from oscar_metrics.handlers.answer import Notes, Question, Reported
-from oscar_metrics.handlers.answers import Answers, Prepared, wait_granted
+from oscar_metrics.handlers.answers import Answers, Prepared
 from oscar_metrics.handlers.authentication import caller_of
 from oscar_metrics.handlers.csv import completeness_header
 from oscar_metrics.handlers.query import Query
@@ -163,8 +163,7 @@ class Reports:
             raise Forbidden
         notes: Notes = {}
         viewer = Viewer(caller=caller_of(request))
-        deadline = self._aggregator.deadline(wait_granted(request, self._aggregator))
-        admitted = await self._admitted(viewer, deadline, notes)
+        admitted = await self._admitted(viewer, time_limits.applied(request).deadline, notes)
         outcome = await self._aggregator.owners(admitted)
         if isinstance(outcome, Unavailable):
             raise inventory_unavailable(outcome)

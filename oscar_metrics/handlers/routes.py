@@ -20,6 +20,7 @@ from oscar_metrics.auth.addresses import Proxies
 from oscar_metrics.auth.attempts import FailedLogins
 from oscar_metrics.auth.authenticator import Authenticator, UserTokens
 from oscar_metrics.auth.basic import BasicAuth
+from oscar_metrics.handlers import time_limits
 from oscar_metrics.handlers.answers import Answers
 from oscar_metrics.handlers.authentication import Authentication
 from oscar_metrics.handlers.body_bound import refuse_large_body
@@ -107,7 +108,8 @@ def create_routes(
 
     def report(path: str, answer: ReportAnswer) -> HTTPRouteHandler:
         async def let_in_and_answered(request: AnyRequest) -> Response[bytes]:
-            await authentication.let_in(request)
+            limit = time_limits.begin(request, aggregator)
+            await authentication.let_in(request, limit.deadline)
             return await answer(request)
 
         middleware = DefineMiddleware(_Report, ended_early=ended_early, answer=let_in_and_answered)

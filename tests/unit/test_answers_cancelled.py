@@ -19,6 +19,7 @@ from oscar_metrics import wire
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.auth.caller import ADMINISTRATOR
 from oscar_metrics.errors import BadRequest, Forbidden, NotNow
+from oscar_metrics.handlers import time_limits
 from oscar_metrics.handlers.answer import Question, Reported
 from oscar_metrics.handlers.answers import Answers, Prepared
 from oscar_metrics.handlers.query import Query
@@ -61,16 +62,14 @@ class Server:
         sources = Sources(
             geoip=GeoIP(None), roster=RosterFile(None), inventory=None, usage=None, logs=None
         )
+        self.aggregator = Aggregator(
+            sources,
+            telemetry=self.telemetry,
+            now_ns=lambda: self.now_ns,
+            deadline_seconds=30.0,
+        )
         self.answers = Answers(
-            Aggregator(
-                sources,
-                telemetry=self.telemetry,
-                now_ns=lambda: self.now_ns,
-                deadline_seconds=30.0,
-            ),
-            self.lanes,
-            CacheSettings(memory_mb=1),
-            self.telemetry,
+            self.aggregator, self.lanes, CacheSettings(memory_mb=1), self.telemetry
         )
 
     async def ask(self) -> None:
@@ -82,6 +81,7 @@ class Server:
         request: Request[Any, Any, Any] = Request(
             {"type": "http", "headers": headers, "state": {}}  # type: ignore[arg-type]
         )
+        time_limits.begin(request, self.aggregator)
         question = Question(
             route=str(random.randrange(3)),
             service="",
