@@ -36,6 +36,8 @@ _SETTLED_NS = HOUR_NS
 _FROM_FILES = frozenset({SourceName.COUNTRIES, SourceName.ROSTER})
 # Those that speak for stretches of time.
 _IN_TIME = frozenset({SourceName.USAGE, SourceName.REQUEST_LOGS, SourceName.EXPOSED_REQUEST_LOGS})
+# As completeness.sentence puts them.
+_BETWEEN_NOTES = "; "
 _BETTER = (SourceState.MISSING, SourceState.PARTIAL, SourceState.OK)
 
 
@@ -237,8 +239,11 @@ def _as_of_then(
 ) -> SourceStatus:
     made_ns = older.made.at_ns
     since = f"{older.age_seconds(now_ns)} seconds before {format_instant(now_ns)}"
-    note = f"as of {format_instant(made_ns)}, {since}: {now.notes or 'it says less now'}"
-    notes = note if before.notes is UNSET or not before.notes else f"{before.notes}; {note}"
+    said = [] if before.notes is UNSET else before.notes.split(_BETWEEN_NOTES)
+    says = [] if now.notes is UNSET else now.notes.split(_BETWEEN_NOTES)
+    new = _BETWEEN_NOTES.join(note for note in says if note not in said)
+    note = f"as of {format_instant(made_ns)}, {since}: {new or 'it says less now'}"
+    notes = _BETWEEN_NOTES.join([*said, note])
     unseen = _unseen(older.span, older, now_ns)
     if not unseen.length_ns:
         return msgspec.structs.replace(before, notes=notes)

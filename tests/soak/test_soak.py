@@ -25,7 +25,7 @@ from tests.soak.scene import CONNECTIONS_KEPT, Scene, credentials, scene
 from tests.soak.timeline import Timeline
 from tests.toxics.questions import Answer, Caller
 
-SECONDS = float(os.environ.get("OSCAR_SOAK_SECONDS", "60"))
+SECONDS = float(os.environ.get("OSCAR_SOAK_SECONDS", "150"))
 SEED = int(os.environ.get("OSCAR_SOAK_SEED", "6"))
 # After so long faults pause: the truth is to be there again, and what the process takes is noted.
 ROUND_SECONDS = 150.0

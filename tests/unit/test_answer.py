@@ -159,6 +159,16 @@ def test_what_stands_in_says_what_it_has_not_seen(
     assert instead.age_seconds(now_ns) == 6 * HOUR_NS // SECOND_NS
 
 
+def test_only_what_is_new_is_said_beside_what_was_said_before() -> None:
+    before = source(PARTIAL, coverage=0.9, reason=SILENT, notes="two lines are odd; one is cut")
+    now = source(MISSING, notes="one is cut; loki could not be reached")
+    (said,) = standing_in(answer(before), {now.name: now}, now_ns=MADE_NS + SECOND_NS).sources
+    assert said.notes == (
+        "two lines are odd; one is cut; as of 2026-05-01T12:00:00Z,"
+        " 1 seconds before 2026-05-01T12:00:01Z: loki could not be reached"
+    )
+
+
 def test_what_was_missing_already_is_told_as_it_was() -> None:
     before = source(MISSING, coverage=0.0, notes="no log lines at all")
     older = answer(before, OPEN)
