@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -112,7 +113,7 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
         return settings.closed_seconds
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A report as it is sent, and what is known of it."""
 
     body: bytes
@@ -136,7 +137,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its range had begun when it was made: else its zeros say nothing."""
         return self.span.start_ns < self.made.at_ns
 
-    @property
+    @functools.cached_property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers as ASGI has them, names in lower case; to be copied, not changed."""
+        return [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in self.headers.items()
+        ]
+
+    @functools.cached_property
     def may_say_more(self) -> bool:
         """Whether a source fails of which there may be more a moment later."""
         return any(map(_may_recover, self.sources))

@@ -54,6 +54,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _REFRESHED_AT_ONCE = 4
 _MADE = "made"
 _FROM_KEPT = frozenset(Freshness)
+# The client may keep it, and asks each time whether it still holds.
+_CONTROL = {"cache-control": "private, no-cache"}
+_RAW_CONTROL = (b"cache-control", b"private, no-cache")
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,20 +276,21 @@ class Answers:
         if flown.error is not None:
             # Many may be told the same, each without where it was raised for the others.
             raise flown.error.with_traceback(None)
-        headers = {"cache-control": "private, no-cache", **query.ignored_header()}
+        ignored = query.ignored_header()
         if flown.streamed is not None:
             pieces = self._lanes.stream(flown.streamed.pieces())
             self._note_came(request, flown)
-            return Streamed(pieces, headers | flown.streamed.headers())
+            return Streamed(pieces, {**_CONTROL, **ignored, **flown.streamed.headers()})
         answer = flown.answer
         if answer is None:
             raise RuntimeError("neither an answer nor an error")
-        headers |= answer.headers
-        if flown.came in _FROM_KEPT:
-            headers["age"] = str(answer.age_seconds(now_ns))
         self._note_came(request, flown)
-        if _is_known(request, headers["etag"]):
-            headers.pop("content-type")
+        headers = [*answer.raw_headers, _RAW_CONTROL]
+        headers += [(name.lower().encode(), value.encode()) for name, value in ignored.items()]
+        if flown.came in _FROM_KEPT:
+            headers.append((b"age", b"%d" % answer.age_seconds(now_ns)))
+        if _is_known(request, answer.headers["etag"]):
+            headers = [each for each in headers if each[0] != b"content-type"]
             return Sent(b"", headers, HTTPStatus.NOT_MODIFIED)
         return Sent(answer.body, headers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection
 from urllib.parse import quote, unquote_to_bytes
@@ -41,7 +42,7 @@ class Query:
         self._unknown = [name for name in self._values if name not in known]
         self._strict = strict
 
-    @property
+    @functools.cached_property
     def understood(self) -> tuple[tuple[str, str], ...]:
         """The parameters the route takes, as sent, by name."""
         known = self._known
@@ -49,7 +50,7 @@ class Query:
             sorted(pair for pair in self._values.items() if pair[0] in known and pair[1].strip())
         )
 
-    @property
+    @functools.cached_property
     def is_refused(self) -> bool:
         """Whether the route refuses the request for a parameter it does not know."""
         return self._strict and any(not name.startswith("_") for name in self._unknown)
@@ -84,6 +85,10 @@ class Query:
         if len(names) > _MAX_IGNORED_BYTES:
             names = names[:_MAX_IGNORED_BYTES].rsplit(", ", 1)[0] + ", ..."
         return {"X-Ignored-Parameters": names}
+
+
+# Dashboards ask the same again and again; what is remembered is some 8 MiB at most.
+query_of = functools.lru_cache(maxsize=512)(Query)
 
 
 def _decode(encoded: bytes) -> str:

@@ -23,7 +23,7 @@ from oscar_metrics.handlers.answer import Notes, Question, Reported
 from oscar_metrics.handlers.answers import Answers, Prepared
 from oscar_metrics.handlers.authentication import caller_of
 from oscar_metrics.handlers.csv import completeness_header
-from oscar_metrics.handlers.query import Query
+from oscar_metrics.handlers.query import Query, query_of
 from oscar_metrics.outcome import Unavailable
 from oscar_metrics.periods import with_periods
 from oscar_metrics.scope import Viewer
@@ -68,7 +68,7 @@ class Reports:
 
     async def value(self, request: AnyRequest) -> Response[bytes]:
         """One metric of one service; null where its source is missing."""
-        query = Query(request.scope["query_string"], VALUE_PARAMETERS, strict=True)
+        query = query_of(request.scope["query_string"], VALUE_PARAMETERS, strict=True)
         service = query.text("service_id")
         if service is None:
             raise BadRequest("service_id is required", parameter="service_id")
@@ -99,17 +99,17 @@ class Reports:
 
     async def summary(self, request: AnyRequest) -> Response[bytes]:
         """Totals; null where a source is missing."""
-        query = Query(request.scope["query_string"], SERIES_PARAMETERS, strict=True)
+        query = query_of(request.scope["query_string"], SERIES_PARAMETERS, strict=True)
         return await self._summary(request, query, _as_it_is)
 
     async def summary_without_null(self, request: AnyRequest) -> Response[bytes]:
         """Totals for clients that decode no null: 0 where a source is missing."""
-        query = Query(request.scope["query_string"], SERIES_PARAMETERS)
+        query = query_of(request.scope["query_string"], SERIES_PARAMETERS)
         return await self._summary(request, query, _zero_totals)
 
     async def service_without_null(self, request: AnyRequest) -> Response[bytes]:
         """One or all metrics of the service in the path: 0 where a source is missing."""
-        query = Query(request.scope["query_string"], SERVICE_PARAMETERS)
+        query = query_of(request.scope["query_string"], SERVICE_PARAMETERS)
         service = request.path_params["serviceName"]
         if not service.strip():
             raise BadRequest("serviceName is required", parameter="serviceName")
@@ -145,7 +145,7 @@ class Reports:
 
     async def breakdown(self, request: AnyRequest) -> Response[bytes]:
         """Rows per service, user, country or owner, as JSON or CSV."""
-        query = Query(request.scope["query_string"], BREAKDOWN_PARAMETERS)
+        query = query_of(request.scope["query_string"], BREAKDOWN_PARAMETERS)
         form = _form_asked(query, request)
 
         def prepare() -> Prepared:
@@ -158,7 +158,7 @@ class Reports:
 
     async def owners(self, request: AnyRequest) -> Response[bytes]:
         """Whom an administrator may filter by; 503 while the inventory cannot be read."""
-        query = Query(request.scope["query_string"], ())
+        query = query_of(request.scope["query_string"], ())
         if not caller_of(request).administrator:
             raise Forbidden
         notes: Notes = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -14,15 +13,15 @@ class Sent(Response[bytes]):
     """A whole answer; Litestar's own would be taken apart and put together again to be sent."""
 
     def __init__(
-        self, body: bytes, headers: Mapping[str, str], status: HTTPStatus = HTTPStatus.OK
+        self,
+        body: bytes,
+        raw_headers: list[tuple[bytes, bytes]],
+        status: HTTPStatus = HTTPStatus.OK,
     ) -> None:
-        """`headers` name the Content-Type, too, where there is content."""
+        """`raw_headers` are as ASGI has them, with the Content-Type where there is content."""
         super().__init__(body, status_code=status)
         self._status = status.value
-        self._raw = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in headers.items()
-        ]
+        self._raw = raw_headers
         if status is not HTTPStatus.NOT_MODIFIED:
             self._raw.append((b"content-length", b"%d" % len(body)))
 
