@@ -14,7 +14,6 @@ from unittest.mock import patch
 
 import httpx
 import pytest
-import structlog
 
 from oscar_metrics.cli import main
 from tests.servers.process import Process, free_port
@@ -99,7 +98,5 @@ def command_here(arguments: list[str], settings: Mapping[str, str]) -> Completed
             main(arguments)
     finally:
         os.umask(umask)
-        # Tests that come after look at what is logged, too.
-        structlog.reset_defaults()
     assert isinstance(ended.value.code, int)
     return CompletedProcess(arguments, ended.value.code, out.getvalue(), err.getvalue())
