@@ -253,7 +253,8 @@ def test_an_answer_to_another_question_is_not_counted(
         ways={upstream: way},
         upstreams=[upstream],
         effect=Effect.SOME,
-        flagged=SUPPLIED[upstream] if "value" not in way.name else frozenset(),
+        # What cannot be counted is read line by line, in time if the machine is quick, and whole.
+        flagged=frozenset() if {"value", "counts"} & {*way.name.split("-")} else SUPPLIED[upstream],
     ).judge((SUMMARY, *MORE_REPORTS[upstream]))
 
 
