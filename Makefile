@@ -26,8 +26,10 @@ servers: $(VENV)/.test ## build the real servers the tests start (needs Go, Mave
 unit: $(VENV)/.test
 	$(BIN)/python -m pytest -q
 
-soak: $(VENV)/.test servers ## every toxic before every upstream, whatever is asked; some half an hour
-	OSCAR_TOXICS=full $(BIN)/python -m pytest -q tests/toxics
+soak: $(VENV)/.test servers ## all toxics before all upstreams, half an hour; faults that come and go, an hour
+	OSCAR_TOXICS=full OSCAR_SOAK_SECONDS=$${OSCAR_SOAK_SECONDS:-3600} \
+	  OSCAR_SOAK_SEED=$${OSCAR_SOAK_SEED:-$$(date +%s)} \
+	  $(BIN)/python -m pytest -q tests/toxics tests/soak
 
 lab: $(VENV)/.test servers ## the real servers, filled with the sample, and ours before them
 	@PORT=$(PORT) exec $(BIN)/python -m tests.lab

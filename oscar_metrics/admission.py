@@ -7,6 +7,7 @@ may not see everything gets nothing while either cannot be read.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -57,6 +58,16 @@ class Admitted:
     def sees_everything(self) -> bool:
         """Whether there is nothing to leave out."""
         return self.viewer.caller.administrator and not self.viewer.owner
+
+    @property
+    def sees(self) -> str:
+        """Which deployed services are seen, in a digest; blank for everything."""
+        scope = self.scope()
+        if scope is None:
+            return ""
+        services = scope.inventory(scope.ownership.inventory).services
+        names = sorted(f"{service.namespace}/{service.name}" for service in services)
+        return hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest()
 
     @property
     def seen(self) -> str:

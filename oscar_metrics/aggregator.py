@@ -97,8 +97,12 @@ class Aggregator:
 
         Within `wait_seconds`, as they were granted, or what everyone has; None for no end.
         """
-        seconds = self._deadline_seconds if wait_seconds is None else wait_seconds
+        seconds = self.seconds_allowed(wait_seconds)
         return None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+    def seconds_allowed(self, wait_seconds: int | None) -> float | None:
+        """How long a report may take that is asked for so; None for no end."""
+        return self._deadline_seconds if wait_seconds is None else wait_seconds
 
     def ledger_changes(self) -> Changes | None:
         """How often the ledger has changed; None where there is none to be read."""

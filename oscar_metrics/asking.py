@@ -153,7 +153,7 @@ class Asking:
                 return await self._stored_calls(stream, plan, groupings)
 
             async def live(span: Span) -> Outcome[CallSums]:
-                logs = await read.of(span)
+                logs = await read.of(span, stream)
                 return self._sight.calls(logs[stream], groupings, self._sight.since([span]))
 
             def add(parts: list[CallSums]) -> CallSums:
@@ -248,7 +248,10 @@ class Asking:
             cut = [slot for slot in made.cut if slot.clip(span).length_ns]
             if not isinstance(outcome, Ok):
                 cuts.extend(cut)
-            reason = GapReason.CUT if cut else GapReason.NOT_SEALED
+            if isinstance(outcome, Unavailable) and outcome.origin:
+                reason = GapReason.FAILED  # it may say more a moment later
+            else:
+                reason = GapReason.CUT if cut else GapReason.NOT_SEALED
             return Piece(spans=(span,), outcome=outcome, if_missing=reason)
 
         async def read(part: Plan) -> list[Piece]:

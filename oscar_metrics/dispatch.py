@@ -14,6 +14,7 @@ from oscar_metrics.app import (
     create_commands,
     create_oidc,
     create_sealer,
+    create_shared_answers,
     create_sources,
 )
 from oscar_metrics.command_requests import (
@@ -24,7 +25,13 @@ from oscar_metrics.command_requests import (
     Request,
 )
 from oscar_metrics.commands import Reporter, result_type
-from oscar_metrics.errors import BadRequest, LedgerError, LedgerHeld, SettingsError
+from oscar_metrics.errors import (
+    REASON_TEXT,
+    BadRequest,
+    LedgerError,
+    LedgerHeld,
+    SettingsError,
+)
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.ledger.command_address import connected
 from oscar_metrics.ledger.command_socket import ask
@@ -67,18 +74,44 @@ async def make_report(settings: Settings, request: ReportRequest) -> Report:
 
 
 async def check(settings: Settings) -> list[Finding]:
-    """What stands in the way of complete reports: of each source, and of the ledger."""
+    """What stands in the way of complete reports: of each source, and of the ledger.
+
+    Also whether answers can be kept where they are to be.
+    """
     telemetry = Telemetry()
+    kept = await _kept_findings(settings, telemetry)
     sources = create_sources(settings, telemetry)
     aggregator = create_aggregator(settings, sources, telemetry, ledger=None, deadline_seconds=None)
     oidc = create_oidc(settings, telemetry)
     try:
         users = [] if oidc is None else await oidc.check()
-        return [*await aggregator.check(), *users, await _ledger_finding(settings.ledger)]
+        return [*await aggregator.check(), *users, await _ledger_finding(settings.ledger), *kept]
     finally:
         await aggregator.aclose()
         if oidc is not None:
             await oidc.aclose()
+
+
+async def _kept_findings(settings: Settings, telemetry: Telemetry) -> list[Finding]:
+    shared = create_shared_answers(settings, telemetry)
+    if shared is None:
+        return []
+    try:
+        trouble = await shared.trouble()
+    finally:
+        await shared.aclose()
+    if trouble is None:
+        return [Finding(source="redis", level=Level.OK, says="answers can be kept in Redis")]
+    why = REASON_TEXT[trouble.reason]
+    return [
+        Finding(
+            source="redis",
+            level=Level.WARNING,
+            says=f"Redis {why}{f' ({trouble.detail})' if trouble.detail else ''}: reports are made"
+            " without it, and kept in memory only",
+            change="look at OSCAR_METRICS_CACHE and at Redis; docs/caching.md says what it needs",
+        )
+    ]
 
 
 async def _ledger_finding(ledger: LedgerSettings) -> Finding:

@@ -70,15 +70,19 @@ class Live:
         return self._sources.logs is not None
 
     async def inventory(self) -> Outcome[Inventory]:
-        """What is deployed now; read once, so that one report is of one state."""
+        """What is deployed now; read once, so that one report is of one state.
+
+        Within half of the time there is.
+        """
         source = self._sources.inventory
         if source is None:
             return NO_CLUSTER
         async with self._inventory_lock:
             if self._inventory is None:
-                self._inventory = await self._guarded(
-                    "kubernetes", source.read(now_ns=self._now_ns, deadline=self._deadline)
-                )
+                # Usage, and whose everything is, wait for it, and are to be had in time as well.
+                by = None if self._deadline is None else _half_way_to(self._deadline)
+                read = source.read(now_ns=self._now_ns, deadline=by)
+                self._inventory = await self._guarded("kubernetes", read, Asker(by))
             return self._inventory
 
     async def usage(self, span: Span, known: Outcome[Inventory]) -> Outcome[Usage]:
@@ -179,10 +183,18 @@ class Live:
             self._telemetry.lines_seen.labels(origin).inc(log.lines_seen)
             self._telemetry.lines_understood.labels(origin).inc(log.lines_understood)
 
-    async def _guarded(self, origin: str, answer: Awaitable[F]) -> F | Unavailable:
-        backstop = None if self._deadline is None else self._deadline + _HAND_OVER_SECONDS
-        with asking_for(self._asker):
+    async def _guarded(
+        self, origin: str, answer: Awaitable[F], asker: Asker | None = None
+    ) -> F | Unavailable:
+        asker = asker or self._asker
+        backstop = None if asker.deadline is None else asker.deadline + _HAND_OVER_SECONDS
+        with asking_for(asker):
             return await guarded(origin, answer, backstop)
+
+
+def _half_way_to(deadline: float) -> float:
+    now = asyncio.get_running_loop().time()
+    return now + max(0.0, deadline - now) / 2
 
 
 class SharedReads:
@@ -197,15 +209,20 @@ class SharedReads:
         self._group = group
         self._wanted = wanted
         self._read = read
-        self._begun: dict[Span, asyncio.Task[dict[LogStream, Outcome[Any]]]] = {}
+        self._begun: dict[
+            tuple[Span, frozenset[LogStream]], asyncio.Task[dict[LogStream, Outcome[Any]]]
+        ] = {}
 
-    async def of(self, span: Span) -> dict[LogStream, Outcome[Any]]:
-        """What the logs say of a stretch."""
-        if span not in self._begun:
-            # A stretch that no plan has open is one that the ledger failed to read back.
-            streams = frozenset(self._wanted.get(span) or LogStream)
-            self._begun[span] = self._group.create_task(self._of(span, streams))
-        return await self._begun[span]
+    async def of(self, span: Span, stream: LogStream) -> dict[LogStream, Outcome[Any]]:
+        """What the logs say of a stretch, of this stream and of others that want it."""
+        streams = frozenset(self._wanted.get(span, ()))
+        if stream not in streams:
+            # Its plan does not have the stretch open: the ledger failed to read it back.
+            streams = frozenset(LogStream) - streams
+        key = span, streams
+        if key not in self._begun:
+            self._begun[key] = self._group.create_task(self._of(span, streams))
+        return await self._begun[key]
 
     async def _of(self, span: Span, streams: frozenset[LogStream]) -> dict[LogStream, Outcome[Any]]:
         return await self._read(span, streams)

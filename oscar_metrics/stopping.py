@@ -61,6 +61,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         grace_is_over.cancel()
         _log.info("stopped", seconds=round(loop.time() - began, 3))
+        # The line is written by the next turn, and uvicorn ends the process before there is one.
+        await asyncio.sleep(0)
 
     def _end_the_rest(self) -> None:
         _log.warning("ending what has not finished", requests=len(self.server_state.tasks))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import logging
 import sys
+import threading
 from functools import cached_property
+from json import JSONEncoder
+from typing import TextIO
 
 import structlog
 from prometheus_client import (
@@ -127,7 +132,7 @@ class Telemetry:
         )
         self.reports_made = Gauge(
             "oscar_metrics_reports_in_progress",
-            "Reports being made, by how long their ranges are.",
+            "Reports being made, by how long their ranges are, and large ones being sent.",
             ("lane",),
             registry=self.registry,
         )
@@ -226,23 +231,75 @@ class LedgerTelemetry:
         )
 
 
+class LogLines:
+    """Lines for a file: what is merely informative is written by turns of the event loop.
+
+    To write one takes as long as all else that is done for a report that is kept, and a turn
+    answers several. Whatever else is said is written at once, after what was said before.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._waiting: list[str] = []
+
+    def info(self, line: str) -> None:
+        """Write a line when the event loop has its next turn; at once where there is none."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.at_once(line)
+            return
+        with self._lock:
+            self._waiting.append(line)
+            is_first = len(self._waiting) == 1
+        if is_first:
+            loop.call_soon(self.flush)
+
+    def at_once(self, line: str) -> None:
+        """Write a line, and those that wait before it."""
+        with self._lock:
+            self._waiting.append(line)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        with self._lock:
+            if self._waiting:
+                text = "\n".join([*self._waiting, ""])
+                self._waiting.clear()
+                self._file.write(text)
+                self._file.flush()
+
+    # As structlog calls them.
+    debug = msg = info
+    warning = warn = error = critical = fatal = failure = exception = log = at_once
+
+
 def configure_logging(*, json: bool, level: str) -> None:
     """Send structured lines to standard error: JSON for machines, plain text on a terminal."""
     # Other packages' own chatter; what matters of it is logged where it is caught.
     logging.getLogger().addHandler(logging.NullHandler())
+    lines = LogLines(sys.stderr)
+    atexit.register(lines.flush)
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        _as_json if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: lines,
     )
+
+
+# Made once: `json.dumps` makes one for each line.
+_json_encoder = JSONEncoder(default=repr)
+
+
+def _as_json(_: object, __: str, event: structlog.typing.EventDict) -> str:
+    return _json_encoder.encode(event)

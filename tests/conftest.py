@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.servers.build import require
@@ -45,3 +46,10 @@ def _skipped(config: pytest.Config) -> list[str]:
     if reporter is None:
         return []
     return sorted({report.nodeid for report in reporter.stats.get("skipped", [])})
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """A command that runs within a test sets up the log; tests after it look at theirs."""
+    yield
+    structlog.reset_defaults()

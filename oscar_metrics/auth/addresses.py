@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 Address = IPv4Address | IPv6Address
 
 # More proxies than anybody has in a row; what is further left is not looked at.
 _HOPS_MOST = 32
+# No address is longer with its zone and port; what is read is remembered, and anybody writes it.
+_CHARACTERS_MOST = 100
 # What one subscriber of IPv6 has to choose addresses from.
 _SUBSCRIBER_BITS = 64
 
@@ -31,7 +34,8 @@ class Proxies:
         if not forwarded or not self._trusts(address):
             return address
         for hop in reversed(",".join(forwarded).rsplit(",", _HOPS_MOST)[-_HOPS_MOST:]):
-            before = _address(hop.strip())
+            text = hop.strip()
+            before = _address(text) if len(text) <= _CHARACTERS_MOST else None
             if before is None:
                 return address
             address = before
@@ -43,6 +47,7 @@ class Proxies:
         return address is not None and any(address in network for network in self._trusted)
 
 
+@lru_cache(maxsize=1024)
 def counted_as(address: Address | None) -> str:
     """What failed log-ins from an address are counted under: of IPv6, its network of 64 bits."""
     if isinstance(address, IPv6Address):
@@ -50,6 +55,7 @@ def counted_as(address: Address | None) -> str:
     return "" if address is None else str(address)
 
 
+@lru_cache(maxsize=1024)  # a connection's many requests come from one
 def _address(text: str) -> Address | None:
     """An address as it is written in any of the ways proxies do: with a port, in brackets."""
     if text.startswith("["):

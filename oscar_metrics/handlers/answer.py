@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Generator, Mapping
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +17,14 @@ from oscar_metrics.handlers.pieces import json_pieces, rows_of
 from oscar_metrics.outcome import FAILING, GapReason
 from oscar_metrics.resilience.report_cache import CacheSettings, Made
 from oscar_metrics.scope import Viewer
-from oscar_metrics.timerange import HOUR_NS, SECOND_NS, Span, format_instant
+from oscar_metrics.timerange import (
+    HOUR_NS,
+    SECOND_NS,
+    Span,
+    format_instant,
+    inclusive_stop,
+    parse_instant,
+)
 from oscar_metrics.wire import SourceName, SourceState, SourceStatus, WireGap
 
 Report = wire.Value | wire.ServiceMetrics | wire.Summary | wire.Breakdown
@@ -26,6 +35,10 @@ Notes = dict[str, Any]
 _SETTLED_NS = HOUR_NS
 # They rest on files beside us, which do not come and go.
 _FROM_FILES = frozenset({SourceName.COUNTRIES, SourceName.ROSTER})
+# Those that speak for stretches of time.
+_IN_TIME = frozenset({SourceName.USAGE, SourceName.REQUEST_LOGS, SourceName.EXPOSED_REQUEST_LOGS})
+# As completeness.sentence puts them.
+_BETWEEN_NOTES = "; "
 _BETTER = (SourceState.MISSING, SourceState.PARTIAL, SourceState.OK)
 
 
@@ -42,6 +55,12 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     parameters: tuple[tuple[str, str], ...]
     form: str
 
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory what the client wrote takes."""
+        texts = (self.service, self.viewer.owner, self.form, *(text for _, text in self.parameters))
+        return sum(map(sys.getsizeof, texts))
+
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True):
     """What a report route has made: the report over a span, and how it is to be written."""
@@ -49,8 +68,10 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     report: Report
     sources: tuple[SourceStatus, ...]
     span: Span
-    # Whether all of a cluster is seen, or what one user may see.
+    # Whether all of a cluster is seen, or what one user may see; and which deployed services
+    # these are, in a digest.
     sees_everything: bool
+    sees: str = ""
     csv: bool = False
     raw: bool = False
 
@@ -92,7 +113,7 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
         return settings.closed_seconds
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A report as it is sent, and what is known of it."""
 
     body: bytes
@@ -101,11 +122,33 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     notes: Notes
     made: Made
     span: Span
+    # Which deployed services it is of, in a digest; blank for all.
+    sees: str
 
     @property
     def size_bytes(self) -> int:
         """About how much memory it takes."""
-        return len(self.body) + sum(256 + 128 * len(source.gaps) for source in self.sources)
+        return len(self.body) + sum(
+            256 + len(source.notes or "") + 128 * len(source.gaps) for source in self.sources
+        )
+
+    @property
+    def says_anything(self) -> bool:
+        """Whether its range had begun when it was made: else its zeros say nothing."""
+        return self.span.start_ns < self.made.at_ns
+
+    @functools.cached_property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers as ASGI has them, names in lower case; to be copied, not changed."""
+        return [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in self.headers.items()
+        ]
+
+    @functools.cached_property
+    def may_say_more(self) -> bool:
+        """Whether a source fails of which there may be more a moment later."""
+        return any(map(_may_recover, self.sources))
 
     def age_seconds(self, now_ns: int) -> int:
         """How long ago it was made."""
@@ -122,6 +165,7 @@ def written(reported: Reported, notes: Notes, *, made: Made) -> Answer:
         notes=notes,
         made=made,
         span=reported.span,
+        sees=reported.sees,
     )
 
 
@@ -144,19 +188,21 @@ def standing_in(older: Answer, failed: Mapping[SourceName, SourceStatus], *, now
 
     Where its range goes on after it was made, what they would say of the rest is a gap.
     """
-    sources = {
-        source.name: _as_of_then(source, failed[source.name], older, now_ns)
-        for source in older.sources
-        if source.name in failed
-    }
-    told = tuple(sources.get(source.name, source) for source in older.sources)
+
+    def of(source: SourceStatus) -> SourceStatus:
+        if source.name not in failed or source.status is SourceState.MISSING:
+            return source
+        return _as_of_then(source, failed[source.name], older, now_ns)
+
+    told = tuple(map(of, older.sources))
     headers = dict(older.headers)
     if headers["content-type"] == "application/json":
-        body = _with_sources(older.body, sources)
+        body = _with_sources(older.body, of, _unseen(older.span, older, now_ns))
     else:
         body = older.body
         headers["x-completeness"] = completeness_header(told)
-        if any(source.status is not SourceState.OK for source in sources.values()):
+        changed = [now for now, then in zip(told, older.sources, strict=True) if now is not then]
+        if any(source.status is not SourceState.OK for source in changed):
             name = headers["content-disposition"].removesuffix('.csv"').removesuffix("-partial")
             headers["content-disposition"] = f'{name}-partial.csv"'
     headers["etag"] = _etag(body)
@@ -189,7 +235,8 @@ def _may_recover(source: SourceStatus) -> bool:
 
 
 def _fails_more(before: SourceStatus, after: SourceStatus) -> bool:
-    if not _may_recover(after):
+    # What fails may be of no concern to this report.
+    if not after.affects or not _may_recover(after):
         return False
     if before.status is not after.status:
         return _BETTER.index(after.status) < _BETTER.index(before.status)
@@ -200,36 +247,78 @@ def _as_of_then(
     before: SourceStatus, now: SourceStatus, older: Answer, now_ns: int
 ) -> SourceStatus:
     made_ns = older.made.at_ns
-    ago = f"as of {format_instant(made_ns)}, {older.age_seconds(now_ns)} seconds ago"
-    note = f"{ago}, because now: {now.notes or 'it says less'}"
-    notes = note if before.notes is UNSET or not before.notes else f"{before.notes}; {note}"
-    asked = older.span.clip(Span(older.span.start_ns, max(older.span.start_ns, now_ns)))
-    unseen = asked.clip(Span(made_ns, max(made_ns, now_ns)))
+    since = f"{older.age_seconds(now_ns)} seconds before {format_instant(now_ns)}"
+    said = [] if before.notes is UNSET else before.notes.split(_BETWEEN_NOTES)
+    says = [] if now.notes is UNSET else now.notes.split(_BETWEEN_NOTES)
+    new = _BETWEEN_NOTES.join(note for note in says if note not in said)
+    note = f"as of {format_instant(made_ns)}, {since}: {new or 'it says less now'}"
+    notes = _BETWEEN_NOTES.join([*said, note])
+    unseen = _unseen(older.span, older, now_ns)
     if not unseen.length_ns:
         return msgspec.structs.replace(before, notes=notes)
+    asked_ns = min(older.span.stop_ns, now_ns) - older.span.start_ns
     gap = WireGap(
         start=format_instant(unseen.start_ns),
         end=format_instant(unseen.stop_ns),
         reason=GapReason.FAILED,
     )
-    state = SourceState.PARTIAL if before.status is SourceState.OK else before.status
     return msgspec.structs.replace(
         before,
-        status=state,
+        status=SourceState.PARTIAL,
         notes=notes,
-        coverage=before.coverage * (1 - unseen.length_ns / asked.length_ns),
+        coverage=before.coverage * (1 - unseen.length_ns / asked_ns),
         gaps=(*before.gaps, gap),
-        affects=before.affects or now.affects,
+        affects=_affected(before, now),
     )
 
 
-def _with_sources(body: bytes, sources: Mapping[SourceName, SourceStatus]) -> bytes:
-    """JSON of a report in which these sources say something else."""
+def _unseen(span: Span, older: Answer, now_ns: int) -> Span:
+    """What of a span was over by now, and was not when the answer was made."""
+    return span.clip(Span(older.made.at_ns, max(older.made.at_ns, now_ns)))
+
+
+def _affected(before: SourceStatus, now: SourceStatus) -> tuple[str, ...]:
+    """Every field of a source: those of both hours, also where one failed only."""
+    told = (*before.affects, *now.affects)
+    cpu = (field.replace("gpu", "cpu", 1) for field in told)
+    gpu = (field.replace("cpu", "gpu", 1) for field in told)
+    return tuple(dict.fromkeys((*told, *cpu, *gpu)))
+
+
+def _with_sources(body: bytes, of: Callable[[SourceStatus], SourceStatus], unseen: Span) -> bytes:
+    """JSON of a report in which sources say something else, those that fail nothing of `unseen`."""
     report = msgspec.json.decode(body)
     for part in (report, *report.get("metrics", ())):
         if "sources" in part:
-            part["sources"] = [sources.get(said["name"], said) for said in part["sources"]]
+            part["sources"] = [of(msgspec.convert(said, SourceStatus)) for said in part["sources"]]
+    if unseen.length_ns:
+        gaps = [source for source in report.get("sources", ()) if _has_gap(source, unseen)]
+        for period in report.get("periods", ()):
+            _see_nothing_of(unseen, period, gaps)
     return msgspec.json.encode(report)
+
+
+def _has_gap(source: SourceStatus, unseen: Span) -> bool:
+    start = format_instant(unseen.start_ns)
+    return source.name in _IN_TIME and any(gap.start == start for gap in source.gaps)
+
+
+def _see_nothing_of(unseen: Span, period: dict[str, Any], gaps: Sequence[SourceStatus]) -> None:
+    """Have a period say which sources have a gap in it, and null where it is one."""
+    start_ns = parse_instant(period["start"])
+    span = Span(start_ns, inclusive_stop(parse_instant(period["end"])))
+    if not span.clip(unseen).length_ns:
+        return
+    names = {*period["incomplete"], *(source.name for source in gaps)}
+    period["incomplete"] = [name for name in SourceName if name in names]
+    totals = period.get("totals", {})
+    # Where nothing is null, what is deployed is not either, of which no period knows.
+    if start_ns < unseen.start_ns or totals.get("services_count_active", 0) is not None:
+        return
+    for source in gaps:
+        for name in source.affects:
+            if isinstance(totals.get(name), int | float):
+                totals[name] = None
 
 
 def _etag(body: bytes) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from litestar.connection import ASGIConnection
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import HTTPScope
 
-from oscar_metrics.handlers.cors import Cors, Headers
+from oscar_metrics.handlers.cors import Cors, Headers, RawHeader
+from oscar_metrics.handlers.fields import field
 
-_Raw = list[tuple[bytes, bytes]]
 _APPLIED = "preference applied"
 
 # Nothing of an answer is to be run, framed, or taken for what it does not say it is.
-SECURE: _Raw = [
+SECURE: list[RawHeader] = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -24,43 +24,38 @@ _REPORTS = "/system/"
 
 
 class AnswerHeaders:
-    """An ASGI application around another one, which adds headers to what that answers.
+    """One server's."""
 
-    One of those for security that the answer has already is left as it is.
-    """
-
-    def __init__(self, app: ASGIApp, cors: Cors) -> None:
-        self._app = app
+    def __init__(self, cors: Cors) -> None:
         self._cors = cors
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a preflight, or hand the request on and add to the answer."""
-        if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
-            return
-        is_report = self._cors.answers and scope["path"].startswith(_REPORTS)
-        origin = _asked(scope, b"origin")
-        is_preflight = is_report and _is_preflight(scope)
-        of_cors: _Raw = []
-        if is_preflight:
-            of_cors = _raw(self._cors.of_preflight(origin))
-        elif is_report:
-            of_cors = _raw(self._cors.of_answer(origin))
+    def of(self, scope: HTTPScope) -> Added:
+        """What the answer to a request carries."""
+        if not self._cors.answers or not scope["path"].startswith(_REPORTS):
+            return Added(scope, ())
+        origin = field(scope, b"origin")
+        if not origin or not _is_preflight(scope):
+            return Added(scope, self._cors.of_answer(origin))
+        return Added(scope, self._cors.of_preflight(origin), is_preflight=True)
 
-        async def adding(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message["headers"])
-                present = {name for name, _ in headers}
-                secure = [header for header in SECURE if header[0] not in present]
-                applied = scope["state"].get(_APPLIED, [])
-                message["headers"] = [*headers, *secure, *of_cors, *applied]
-            await send(message)
 
-        if not is_preflight:
-            await self._app(scope, receive, adding)
-            return
-        await adding({"type": "http.response.start", "status": 204, "headers": []})
-        await adding({"type": "http.response.body", "body": b"", "more_body": False})
+class Added:
+    """What one answer carries besides its own headers."""
+
+    def __init__(self, scope: HTTPScope, of_cors: Headers, *, is_preflight: bool = False) -> None:
+        self._scope = scope
+        self._of_cors = of_cors
+        # Whether it is all there is to be answered.
+        self.is_preflight = is_preflight
+
+    def to(self, headers: Iterable[RawHeader]) -> list[RawHeader]:
+        """All headers; one of those for security that the answer has already is left as it is."""
+        own = list(headers)
+        present = {name for name, _ in own}
+        own += [header for header in SECURE if header[0] not in present]
+        own += self._of_cors
+        own += self._scope["state"].get(_APPLIED, ())
+        return own
 
 
 def apply_preference(connection: ASGIConnection[Any, Any, Any, Any], preference: str) -> None:
@@ -69,14 +64,4 @@ def apply_preference(connection: ASGIConnection[Any, Any, Any, Any], preference:
 
 
 def _is_preflight(scope: HTTPScope) -> bool:
-    asks = _asked(scope, b"origin") and _asked(scope, b"access-control-request-method")
-    return scope["method"] == "OPTIONS" and bool(asks)
-
-
-def _asked(scope: HTTPScope, name: bytes) -> str:
-    """The request's header of that name, blank for none; ASGI has names in lower case."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
-
-
-def _raw(headers: Headers) -> _Raw:
-    return [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
+    return scope["method"] == "OPTIONS" and bool(field(scope, b"access-control-request-method"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.errors import NotNow, RequestError
-from oscar_metrics.handlers import answer_headers, audit, preferences
+from oscar_metrics.handlers import audit, time_limits
 from oscar_metrics.handlers.answer import (
     Answer,
     Notes,
@@ -30,20 +30,16 @@ from oscar_metrics.handlers.answer import (
     worse,
     written,
 )
+from oscar_metrics.handlers.fields import field, fields
+from oscar_metrics.handlers.kept_answers import Kept, KeptAnswers
 from oscar_metrics.handlers.query import Query
+from oscar_metrics.handlers.sent import Sent
 from oscar_metrics.handlers.shared_answers import SharedAnswers
 from oscar_metrics.handlers.streamed import Streamed
-from oscar_metrics.ledger.store import Changes, Version
+from oscar_metrics.handlers.time_limits import TimeLimit
 from oscar_metrics.resilience.flights import Flights
 from oscar_metrics.resilience.lanes import Lanes
-from oscar_metrics.resilience.report_cache import (
-    OFF,
-    CacheSettings,
-    Freshness,
-    Made,
-    ReportCache,
-    freshness,
-)
+from oscar_metrics.resilience.report_cache import CacheSettings, Freshness, Made
 from oscar_metrics.tasks import worked_out
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import SECOND_NS, Span
@@ -54,15 +50,13 @@ AnyRequest = Request[Any, Any, Any]
 Make = Callable[[float | None, Notes], Awaitable[Reported]]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-# Larger ones, in rows, are written while they are sent, for each who asked, and never kept.
-_STREAMED_ROWS = 20_000
 # Reports that are made anew at a time while what is kept of them is shown.
 _REFRESHED_AT_ONCE = 4
-_KILOBYTE = 1024
 _MADE = "made"
-# Of a ledger in a state that this process has not seen it in.
-_NEVER = -1
 _FROM_KEPT = frozenset(Freshness)
+# The client may keep it, and asks each time whether it still holds.
+_CONTROL = {"cache-control": "private, no-cache"}
+_RAW_CONTROL = (b"cache-control", b"private, no-cache")
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,15 +64,6 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     make: Make
     span: Span | None
-
-
-class _Kept(msgspec.Struct, frozen=True, kw_only=True):
-    answer: Answer
-    # Of the ledger, before the answer was begun to be made.
-    changes: Changes | None
-    # What failed when it was last tried to make it anew, and when that was.
-    failed: dict[SourceName, SourceStatus] = {}
-    failed_at_ns: int = 0
 
 
 class _Flown(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,30 +91,20 @@ class Answers:
         self._lanes = lanes
         self._settings = settings
         self._telemetry = telemetry
-        self._shared = shared
-        self._cache: ReportCache[_Kept] = ReportCache(settings.memory_mb * _KILOBYTE**2)
-        telemetry.cache_bytes.set_function(lambda: self._cache.size_bytes)
-        telemetry.cache_answers.set_function(lambda: len(self._cache))
-        self._forgotten: int | None = None
+        self._kept = KeptAnswers(aggregator, settings, telemetry, shared)
         self._group: asyncio.TaskGroup | None = None
         self._flights: Flights[_Flown] | None = None
         self._refreshing: set[Question] = set()
-        # What is done with what is kept outside, for nobody who waits.
-        self._beside: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Within the block reports are made; what is under way at its end is ended."""
-        async with asyncio.TaskGroup() as group:
+        async with self._kept.running(), asyncio.TaskGroup() as group:
             self._group, self._flights = group, Flights(group)
             try:
                 yield
             finally:
                 self._flights.end()
-                for task in self._beside:
-                    task.cancel()
-        if self._shared is not None:
-            await self._shared.aclose()
 
     async def answer(
         self,
@@ -143,15 +118,17 @@ class Answers:
         Raises what preparing and making it do, and NotNow where too many reports are asked for
         at once.
         """
-        wait_seconds = wait_granted(request, self._aggregator)
+        limit = time_limits.applied(request)
+        wait_seconds = limit.wait_seconds
         afresh = _is_to_be_afresh(request)
 
         async def made_anew() -> _Flown:
-            return await self._made(question, prepare(), None, afresh=False)
+            everyones = TimeLimit(wait_seconds=None, deadline=self._aggregator.deadline())
+            return await self._made(question, prepare(), everyones, afresh=False)
 
         now_ns = self._aggregator.now_ns()
         if not afresh and not query.is_refused:
-            shown = self._shown(question, made_anew, now_ns)
+            shown = self._shown(question, wait_seconds, made_anew, now_ns)
             if shown is not None:
                 return self._sent(request, query, shown, now_ns)
         prepared = prepare()
@@ -159,9 +136,9 @@ class Answers:
             raise RuntimeError("reports are made within `running`")
 
         async def made() -> _Flown:
-            return await self._made(question, prepared, wait_seconds, afresh=afresh)
+            return await self._made(question, prepared, limit, afresh=afresh)
 
-        key = question, wait_seconds, afresh
+        key = self._key(question, wait_seconds, afresh=afresh)
         is_shared = key in self._flights
         flown = await self._flights.shared(key, made)
         if is_shared and flown.came == _MADE:
@@ -169,132 +146,106 @@ class Answers:
         return self._sent(request, query, flown, self._aggregator.now_ns())
 
     def _shown(
-        self, question: Question, work: Callable[[], Awaitable[_Flown]], now_ns: int
+        self,
+        question: Question,
+        wait_seconds: int | None,
+        work: Callable[[], Awaitable[_Flown]],
+        now_ns: int,
     ) -> _Flown | None:
         """What can be answered without making anything, which may be begun for the next one."""
-        kept = self._kept(question)
-        if kept is None:
+        kept = self._kept.get(question)
+        if kept is None or self._kept.is_cut_short(kept, wait_seconds):
             return None
-        good_for = self._good_for(kept, now_ns)
+        good_for = self._kept.good_for(kept, now_ns)
+        since_ns = now_ns - kept.tried_at_ns
+        open_ns = self._settings.open_seconds * SECOND_NS
+        was_just_tried = kept.instead is not None and 0 <= since_ns < open_ns
         if good_for is Freshness.FRESH or good_for is Freshness.STALE:
-            if good_for is Freshness.STALE:
+            if good_for is Freshness.STALE and not was_just_tried:
                 self._refresh(question, work)
             return _Flown(notes=kept.answer.notes, came=good_for, answer=kept.answer)
-        since_failed_ns = now_ns - kept.failed_at_ns
-        open_ns = self._settings.open_seconds * SECOND_NS
-        if good_for is None or since_failed_ns >= (
-            open_ns + self._settings.revalidate_seconds * SECOND_NS
-        ):
+        if good_for is None or kept.instead is None:
             return None
-        if since_failed_ns >= open_ns:
+        # Less than nothing: the clock was set back.
+        if not 0 <= since_ns < open_ns + self._settings.revalidate_seconds * SECOND_NS:
+            return None
+        if not was_just_tried:
             self._refresh(question, work)
-        return _old(kept.answer, kept.failed, now_ns)
+        return _Flown(notes=_notes(kept.instead), came=Freshness.OLD, answer=kept.instead)
 
     async def _made(
         self,
         question: Question,
         prepared: Prepared,
-        wait_seconds: int | None,
+        limit: TimeLimit,
         *,
         afresh: bool,
     ) -> _Flown:
         notes: Notes = {}
+        allowed = self._aggregator.seconds_allowed(limit.wait_seconds)
         changes = self._aggregator.ledger_changes()
-        version = None if self._shared is None else await self._aggregator.ledger_version()
-        if not afresh and version is not None:
-            found = await self._found(question, changes, version)
-            if found is not None:
-                return found
+        version = await self._kept.version()
+        found = None if afresh else await self._kept.find(question, changes, version)
+        if found is not None and not self._kept.is_cut_short(found, limit.wait_seconds):
+            good_for = self._kept.good_for(found, self._aggregator.now_ns())
+            if good_for is Freshness.FRESH:
+                return _Flown(notes=found.answer.notes, came=good_for, answer=found.answer)
         try:
-            flown = await self._worked(prepared, wait_seconds, notes)
+            flown = await self._worked(prepared, limit.deadline, allowed, notes)
         except RequestError as exc:
             flown = _Flown(notes=notes, error=exc)
         if flown.streamed is not None:
             return flown
-        kept, now_ns = self._kept(question), self._aggregator.now_ns()
-        if kept is not None and self._good_for(kept, now_ns) is not None:
+        kept, now_ns = self._kept.get(question), self._aggregator.now_ns()
+        if kept is not None and self._kept.good_for(kept, now_ns) is not None:
             failed = _failed(kept.answer, flown)
             if failed and not afresh:
-                self._keep(question, replace(kept, failed=failed, failed_at_ns=now_ns))
-                return _old(kept.answer, failed, now_ns)
+                kept = replace(kept, tried_at_ns=now_ns, tried_seconds=allowed)
+                return await self._stood_in(question, kept, failed, now_ns)
             if failed:
                 return flown
         if flown.answer is not None:
-            self._keep(question, _Kept(answer=flown.answer, changes=changes))
-            if self._shared is not None and version is not None:
-                self._do_beside(self._shared.keep(question, version, flown.answer))
+            made = Kept(answer=flown.answer, changes=changes)
+            self._kept.put_everywhere(question, made, version)
+        elif flown.error is not None and not isinstance(flown.error, NotNow):
+            await self._kept.drop(question, version, may_be_outside=kept is not None or afresh)
         return flown
 
-    async def _found(
-        self, question: Question, changes: Changes | None, version: Version
-    ) -> _Flown | None:
-        """What is fresh outside the process; what is not is kept, to stand in where that fails."""
-        if self._shared is None or self._kept(question) is not None:
-            return None
-        found = await self._shared.find(question, version)
-        if found is None:
-            return None
-        if changes is not None and found.facts != version.facts:
-            changes = replace(changes, written=_NEVER)
-        kept = _Kept(answer=found.answer, changes=changes)
-        self._keep(question, kept)
-        if self._good_for(kept, self._aggregator.now_ns()) is not Freshness.FRESH:
-            return None
-        return _Flown(notes=found.answer.notes, came=Freshness.FRESH, answer=found.answer)
+    async def _stood_in(
+        self,
+        question: Question,
+        kept: Kept,
+        failed: Mapping[SourceName, SourceStatus],
+        now_ns: int,
+    ) -> _Flown:
+        """What is kept, saying what failed; for some seconds nobody tries again."""
+        answer = kept.answer
+        instead = await worked_out(
+            lambda: standing_in(answer, failed, now_ns=now_ns), rows=len(answer.body) // 64
+        )
+        now = self._kept.get(question)
+        if now is not None and now.answer is answer:
+            self._kept.put(question, replace(kept, instead=instead))
+        return _Flown(notes=_notes(instead), came=Freshness.OLD, answer=instead)
 
-    async def _worked(self, prepared: Prepared, wait_seconds: int | None, notes: Notes) -> _Flown:
-        deadline = self._aggregator.deadline(wait_seconds)
+    async def _worked(
+        self, prepared: Prepared, deadline: float | None, allowed: float | None, notes: Notes
+    ) -> _Flown:
         async with self._lanes.place(self._lanes.of(prepared.span), deadline):
             made_ns = self._aggregator.now_ns()
             reported = await prepared.make(deadline, notes)
-            if reported.rows > _STREAMED_ROWS:
+            if self._lanes.is_streamed(reported.rows):
                 return _Flown(notes=notes, streamed=reported)
             fresh_seconds = reported.fresh_seconds(self._settings, made_ns)
-            made = Made(at_ns=made_ns, fresh_seconds=fresh_seconds)
+            made = Made(at_ns=made_ns, fresh_seconds=fresh_seconds, allowed_seconds=allowed)
             answer = await worked_out(
                 lambda: written(reported, notes, made=made), rows=reported.rows
             )
             return _Flown(notes=notes, answer=answer)
 
-    def _kept(self, question: Question) -> _Kept | None:
-        """What is kept; nothing from before a user was forgotten."""
-        changes = self._aggregator.ledger_changes()
-        forgotten = None if changes is None else changes.forgotten
-        if forgotten != self._forgotten:
-            if self._shared is not None and None not in (forgotten, self._forgotten):
-                self._do_beside(self._shared.clear())
-            self._cache.clear()
-            self._forgotten = forgotten
-        return self._cache.get(question)
-
-    def _keep(self, question: Question, kept: _Kept) -> None:
-        """Keep it, unless it is too large or a user was forgotten meanwhile."""
-        is_of_before = kept.changes is not None and kept.changes.forgotten != self._forgotten
-        size_bytes = kept.answer.size_bytes
-        if (
-            self._settings.store == OFF
-            or is_of_before
-            or size_bytes > self._settings.answer_kb * _KILOBYTE
-        ):
-            return
-        before = self._cache.evicted
-        self._cache.put(question, kept, size_bytes=size_bytes)
-        self._telemetry.cache_evicted.inc(self._cache.evicted - before)
-
-    def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
-        if self._group is None:
-            raise RuntimeError("reports are made within `running`")
-        task = self._group.create_task(work)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
-
-    def _good_for(self, kept: _Kept, now_ns: int) -> Freshness | None:
-        return freshness(
-            kept.answer.made,
-            self._settings,
-            now_ns=now_ns,
-            unchanged=kept.changes == self._aggregator.ledger_changes(),
-        )
+    def _key(self, question: Question, wait_seconds: int | None, *, afresh: bool) -> Hashable:
+        """What those ask who share one flight: none that was begun before a user was forgotten."""
+        return question, wait_seconds, afresh, self._kept.forgettings()
 
     def _refresh(self, question: Question, work: Callable[[], Awaitable[_Flown]]) -> None:
         """Have it made anew for who asks next, unless that is under way."""
@@ -309,9 +260,9 @@ class Answers:
         self, question: Question, flights: Flights[_Flown], work: Callable[[], Awaitable[_Flown]]
     ) -> None:
         try:
-            await flights.shared((question, None, False), work)
-        except NotNow:
-            pass  # the server is stopping
+            await flights.shared(self._key(question, None, afresh=False), work)
+        except RequestError:
+            pass  # the server is stopping, or who asks next is told what is wrong
         except Exception:  # noqa: BLE001 - nobody waits for it; who asks next is told
             _log.exception("a kept report could not be made anew", route=question.route)
         finally:
@@ -323,45 +274,48 @@ class Answers:
         """The response, with what the log and the metrics say of it; raises the error."""
         audit.note(request, **flown.notes)
         if flown.error is not None:
-            raise flown.error
-        self._telemetry.answers.labels(flown.came).inc()
-        headers = {"cache-control": "private, no-cache", **query.ignored_header()}
+            # Many may be told the same, each without where it was raised for the others.
+            raise flown.error.with_traceback(None)
+        ignored = query.ignored_header()
         if flown.streamed is not None:
-            audit.note(request, came=flown.came)
-            return Streamed(flown.streamed.pieces(), headers | flown.streamed.headers())
+            pieces = self._lanes.stream(flown.streamed.pieces())
+            self._note_came(request, flown)
+            return Streamed(pieces, {**_CONTROL, **ignored, **flown.streamed.headers()})
         answer = flown.answer
         if answer is None:
             raise RuntimeError("neither an answer nor an error")
-        headers |= answer.headers
+        self._note_came(request, flown)
+        headers = [*answer.raw_headers, _RAW_CONTROL]
+        headers += [(name.lower().encode(), value.encode()) for name, value in ignored.items()]
         if flown.came in _FROM_KEPT:
-            headers["age"] = str(answer.age_seconds(now_ns))
+            headers.append((b"age", b"%d" % answer.age_seconds(now_ns)))
+        if _is_known(request, answer.headers["etag"]):
+            headers = [each for each in headers if each[0] != b"content-type"]
+            return Sent(b"", headers, HTTPStatus.NOT_MODIFIED)
+        return Sent(answer.body, headers)
+
+    def _note_came(self, request: AnyRequest, flown: _Flown) -> None:
+        self._telemetry.answers.labels(flown.came).inc()
         audit.note(request, came=flown.came)
-        if _is_known(request, headers["etag"]):
-            headers.pop("content-type")
-            return Response(content=b"", status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        return Response(content=answer.body, headers=headers)
 
 
-def wait_granted(request: AnyRequest, aggregator: Aggregator) -> int | None:
-    """How long the client would wait for a report, as it is granted; the answer says so."""
-    wait_seconds = aggregator.granted(
-        preferences.wait_seconds(request.headers.getall("prefer", []))
-    )
-    if wait_seconds is not None:
-        answer_headers.apply_preference(request, f"wait={wait_seconds}")
-    return wait_seconds
+def _notes(old: Answer) -> Notes:
+    """What the log line says of an answer that stands in: what is known of its sources now."""
+    return {**old.notes, "completeness": audit.completeness(old.sources)}
 
 
 def _failed(kept: Answer, flown: _Flown) -> dict[SourceName, SourceStatus]:
-    """Which sources of what is kept fail now, where what was made says less."""
+    """Which sources of what is kept fail now, where what was made says less.
+
+    None where what is kept says nothing, or is of what is not to be seen any more.
+    """
+    if not kept.says_anything:
+        return {}
     if isinstance(flown.error, NotNow):
         return all_failing(kept, _says_of(flown.error))
-    return {} if flown.answer is None else worse(kept, flown.answer.sources)
-
-
-def _old(kept: Answer, failed: dict[SourceName, SourceStatus], now_ns: int) -> _Flown:
-    answer = standing_in(kept, failed, now_ns=now_ns)
-    return _Flown(notes=answer.notes, came=Freshness.OLD, answer=answer)
+    if flown.answer is None or flown.answer.sees != kept.sees:
+        return {}
+    return worse(kept, flown.answer.sources)
 
 
 def _says_of(exc: NotNow) -> str:
@@ -371,16 +325,14 @@ def _says_of(exc: NotNow) -> str:
 
 def _is_to_be_afresh(request: AnyRequest) -> bool:
     """Whether the client wants nothing that is kept (RFC 9111 5.2.1.4, and 5.4 for `Pragma`)."""
-    control = request.headers.get("cache-control")
-    if control is None:
-        return "no-cache" in request.headers.get("pragma", "").lower()
+    control = ",".join(fields(request.scope, b"cache-control"))
+    if not control:
+        return "no-cache" in field(request.scope, b"pragma").lower()
     directives = {part.partition("=")[0].strip().lower() for part in control.split(",")}
     return not directives.isdisjoint({"no-cache", "no-store"})
 
 
 def _is_known(request: AnyRequest, etag: str) -> bool:
     """Whether the client has these bytes already (RFC 9110 13.1.2)."""
-    field = request.headers.get("if-none-match")
-    if field is None:
-        return False
-    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in field.split(","))
+    known = ",".join(fields(request.scope, b"if-none-match"))
+    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in known.split(","))

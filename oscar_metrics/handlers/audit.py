@@ -6,14 +6,12 @@ of a service.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 import structlog
 from litestar.connection import ASGIConnection
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import HTTPScope
 
 from oscar_metrics.wire import SourceName, SourceState, SourceStatus
 
@@ -26,39 +24,24 @@ _ABOUT_NUMBERS = frozenset({SourceName.COUNTRIES, SourceName.ROSTER})
 _WORST_FIRST = (SourceState.MISSING, SourceState.PARTIAL, SourceState.OK)
 
 
-class Audited:
-    """An ASGI application around another one, which writes the line of each report it answered."""
+class Audit:
+    """One server's."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self) -> None:
+        # Once for all lines: to put a logger together takes as long as to write one.
+        self._log = _log.bind()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on, and say what came of it if it was for a report."""
-        if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
-            return
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        status_code = 500
-
-        async def noting(message: Message) -> None:
-            nonlocal status_code
-            if message["type"] == "http.response.start":
-                status_code = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        finally:
-            notes = scope["state"].get(_NOTES)
-            if notes is not None:
-                _log.info(
-                    "report",
-                    route=scope.get("path_template"),
-                    status=status_code,
-                    seconds=round(loop.time() - started, 3),
-                    **notes,
-                )
+    def tell(self, scope: HTTPScope, status: int, seconds: float) -> None:
+        """Write the line of a request that was for a report."""
+        notes = scope["state"].get(_NOTES)
+        if notes is not None:
+            self._log.info(
+                "report",
+                route=scope.get("path_template"),
+                status=status,
+                seconds=round(seconds, 3),
+                **notes,
+            )
 
 
 def begin(connection: Connection) -> None:

@@ -8,39 +8,52 @@ from typing import Any
 
 import structlog
 from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
 
 from oscar_metrics.auth.addresses import Address, Proxies, counted_as
 from oscar_metrics.auth.authenticator import Authenticator, is_bearer
 from oscar_metrics.auth.caller import Caller
-from oscar_metrics.errors import TooManyFailures, Unauthorized
+from oscar_metrics.errors import REASON_TEXT, NotNow, Reason, TooManyFailures, Unauthorized
 from oscar_metrics.handlers import audit
+from oscar_metrics.handlers.fields import fields
 from oscar_metrics.privacy import Privacy
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _CALLER = "caller"
+# The issuer is asked anew then.
+_RETRY_AFTER_SECONDS = 5
 
 
 class Authentication:
-    """The guard of every report route; what came of it is in the request's audit line."""
+    """Of every report route; what came of it is in the request's audit line."""
 
     def __init__(self, authenticator: Authenticator, proxies: Proxies, privacy: Privacy) -> None:
         self._authenticator = authenticator
         self._proxies = proxies
         self._privacy = privacy
 
-    async def guard(self, connection: Connection, _: BaseRouteHandler) -> None:
-        """Keep the caller in the request's state; raises what `Authenticator.caller` does."""
+    async def let_in(self, connection: Connection, deadline: float | None) -> None:
+        """Keep the caller in the request's state; raises what `Authenticator.caller` does.
+
+        And NotNow where who it is had to be asked, and had not been said by the deadline.
+        """
         authorization = _authorization(connection)
         audit.begin(connection)
+        is_user = any(map(is_bearer, authorization))
         if any(authorization):
-            via = "bearer" if any(map(is_bearer, authorization)) else "basic"
-            audit.note(connection, via=via)
+            audit.note(connection, via="bearer" if is_user else "basic")
         address = self._address(connection)
         try:
-            caller = await self._caller(authorization, address)
+            # Only who has a token may have to be asked about.
+            async with asyncio.timeout_at(deadline if is_user else None):
+                caller = await self._caller(authorization, address)
+        except TimeoutError:
+            raise NotNow(
+                "identity provider unavailable",
+                detail=f"the issuer of this token {REASON_TEXT[Reason.DEADLINE]}",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            ) from None
         except (Unauthorized, TooManyFailures):
             audit.note(connection, address=address and str(address))
             raise
@@ -73,15 +86,15 @@ class Authentication:
     def _address(self, connection: Connection) -> Address | None:
         return self._proxies.address(
             connection.client.host if connection.client else "",
-            connection.headers.getall("x-forwarded-for", []),
+            fields(connection.scope, b"x-forwarded-for"),
         )
 
 
 def _authorization(connection: Connection) -> Sequence[str]:
-    return connection.headers.getall("authorization", [])
+    return fields(connection.scope, b"authorization")
 
 
 def caller_of(connection: Connection) -> Caller:
-    """Who was let in by the guard."""
+    """Who was let in."""
     caller: Caller = connection.scope["state"][_CALLER]
     return caller

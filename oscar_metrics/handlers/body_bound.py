@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
+from litestar.types import Scope
 
 from oscar_metrics.errors import BodyTooLarge
 from oscar_metrics.handlers.bounded_http import MAX_BODY_BYTES
+from oscar_metrics.handlers.fields import field
 
 
-async def refuse_large_body(
-    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
-) -> None:
-    """A guard; a body of unknown length is the protocol's matter.
-
-    It waits for nothing, but what is not async is run in a thread.
-    """
-    length = connection.headers.get("content-length", "0")
+def refuse_large_body(scope: Scope) -> None:
+    """Raise BodyTooLarge for one that is; a body of unknown length is the protocol's matter."""
+    length = field(scope, b"content-length")
+    if not length:
+        return
     # No more digits than the bound has are made a number of: of thousands, Python makes none.
     digits = length.lstrip("0") or "0"
     too_long = len(digits) > len(str(MAX_BODY_BYTES))

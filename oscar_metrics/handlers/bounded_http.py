@@ -24,6 +24,9 @@ MAX_BODY_BYTES = 64 * 1024
 # What the system holds of an answer besides what is on its way; of itself it would hold MBs for
 # each who reads slowly, and say in as large steps what was read.
 _UNSENT_BYTES = 128 * 1024
+# What we hold of an answer in pieces before we wait: some pieces, so that the next ones are made
+# while those are on their way.
+_WRITTEN_BYTES = 256 * 1024
 
 # Whoever looks after the process asks these, and just when it has too much to do.
 _ALWAYS_ANSWERED = frozenset({b"/healthz", b"/readyz", b"/metrics"})
@@ -81,6 +84,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_made(transport)
         accepted: socket.socket = transport.get_extra_info("socket")
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        transport.set_write_buffer_limits(high=_WRITTEN_BYTES)
         place = self._places.take(self, self.loop.time())
         self._has_place = place is Place.TAKEN
         if place is Place.NONE:

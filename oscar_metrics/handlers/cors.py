@@ -10,28 +10,33 @@ from collections.abc import Collection
 
 EVERYONE, NOBODY = "*", "off"
 
-Headers = tuple[tuple[str, str], ...]
+# As they are sent, their names in lower case.
+RawHeader = tuple[bytes, bytes]
+Headers = tuple[RawHeader, ...]
 
 # What a page may read beyond what it always may.
 _EXPOSED = (
     (
-        "Access-Control-Expose-Headers",
+        b"access-control-expose-headers",
         (
-            "Content-Disposition, Preference-Applied, Retry-After, WWW-Authenticate,"
-            " X-Completeness, X-Ignored-Parameters"
+            b"Age, Content-Disposition, ETag, Preference-Applied, Retry-After, WWW-Authenticate,"
+            b" X-Completeness, X-Ignored-Parameters"
         ),
     ),
 )
 _MAY_ASK = (
-    ("Access-Control-Allow-Methods", "GET, HEAD"),
+    (b"access-control-allow-methods", b"GET, HEAD"),
     # A `*` would not stand for Authorization.
-    ("Access-Control-Allow-Headers", "Authorization, Accept, Content-Type, Prefer"),
+    (
+        b"access-control-allow-headers",
+        b"Authorization, Accept, Cache-Control, Content-Type, If-None-Match, Prefer",
+    ),
     # A day; browsers remember it for two hours or for as long as this.
-    ("Access-Control-Max-Age", "86400"),
+    (b"access-control-max-age", b"86400"),
 )
-_OF_EVERYONE = (("Access-Control-Allow-Origin", EVERYONE),)
+_OF_EVERYONE = ((b"access-control-allow-origin", EVERYONE.encode()),)
 # The answer to another origin is another one, and so is that to none.
-_VARY = (("Vary", "Origin"),)
+_VARY = ((b"vary", b"Origin"),)
 
 
 class Cors:
@@ -55,5 +60,5 @@ class Cors:
         if EVERYONE in self._origins:
             return (*_OF_EVERYONE, *more)
         if origin in self._origins:
-            return (("Access-Control-Allow-Origin", origin), *_VARY, *more)
+            return ((b"access-control-allow-origin", origin.encode("latin-1")), *_VARY, *more)
         return _VARY

@@ -3,94 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine, Generator
+from typing import Any, Generic, TypeVar
 
-from litestar.types import (
-    ASGIApp,
-    HTTPDisconnectEvent,
-    HTTPReceiveMessage,
-    HTTPRequestEvent,
-    Message,
-    Receive,
-    Scope,
-    Send,
-)
+from litestar.connection import ASGIConnection
+from litestar.types import Receive, Scope
 
 from oscar_metrics.errors import ClientGone, NotNow
 from oscar_metrics.handlers.bounded_http import MAX_BODY_BYTES
 from oscar_metrics.tasks import task_group
 
+T = TypeVar("T")
+Connection = ASGIConnection[Any, Any, Any, Any]
+
 # Another server, or this one after its start, takes it.
 _RETRY_AFTER_SECONDS = 1
-# What handlers read: a body means nothing here.
-_NO_BODY: HTTPRequestEvent = {"type": "http.request", "body": b"", "more_body": False}
-_GONE: HTTPDisconnectEvent = {"type": "http.disconnect"}
 
 
 class EndedEarly:
-    """A report route's middleware, which cancels the handler, guards included.
+    """Cancels work for a request once its connection closes, or once `stop` is set.
 
-    Raises ClientGone where the connection closes before an answer has begun, NotNow where
-    `stop` is set before. What is cancelled waits until its upstream calls have ended, too. An
-    answer that has begun is told of a connection that closes, and ends itself.
+    What is cancelled is waited for, until its upstream calls have ended, too.
     """
 
-    def __init__(self, app: ASGIApp, *, stop: asyncio.Event) -> None:
-        self._app = app
+    def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on, and see whether its answer is still wanted."""
-        watch = _Watch(receive, send, self._stop)
+    async def unless_gone(self, connection: Connection, work: Coroutine[Any, Any, T]) -> T:
+        """What the work comes to, which is watched from when it first waits for something.
+
+        Raises what it raises, ClientGone where the connection closes before it has ended, NotNow
+        where `stop` is set before.
+        """
+        begun = _Begun(work)
+        if begun.has_ended:
+            return begun.result
         async with task_group() as group:
-            watching = [group.create_task(watch.stopped())]
-            if not _waits_to_send_a_body(scope):
-                watching.append(group.create_task(watch.gone()))
-            await self._app(scope, watch.receive, watch.send)
+            watching = [group.create_task(self._stopped())]
+            if not _waits_to_send_a_body(connection.scope):
+                watching.append(group.create_task(_gone(connection.receive)))
+            result = await begun
             for task in watching:
                 task.cancel()
+        return result
 
-
-class _Watch:
-    """One request, and what is known of whoever waits for its answer."""
-
-    def __init__(self, receive: Receive, send: Send, stop: asyncio.Event) -> None:
-        self._receive = receive
-        self._send = send
-        self._stop = stop
-        self._begun = False
-        self._left = asyncio.Event()
-
-    async def send(self, message: Message) -> None:
-        """Send, and know that there is no other answer any more."""
-        self._begun = True
-        await self._send(message)
-
-    async def receive(self) -> HTTPReceiveMessage:
-        """No body, until the answer has begun; then wait for the client to go."""
-        if not self._begun:
-            return _NO_BODY
-        await self._left.wait()
-        return _GONE
-
-    async def gone(self) -> None:
-        """Wait until the client goes."""
-        if await _disconnected(self._receive):
-            if not self._begun:
-                raise ClientGone
-            self._left.set()
-
-    async def stopped(self) -> None:
-        """Wait until the server is to end what it does."""
+    async def _stopped(self) -> None:
         await self._stop.wait()
-        if not self._begun:
-            raise NotNow(
-                "the server is stopping",
-                detail="the report had not finished; ask again",
-                retry_after_seconds=_RETRY_AFTER_SECONDS,
-            )
+        raise NotNow(
+            "the server is stopping",
+            detail="the report had not finished; ask again",
+            retry_after_seconds=_RETRY_AFTER_SECONDS,
+        )
 
 
-async def _disconnected(receive: Receive) -> bool:
+async def disconnected(receive: Receive) -> bool:
     """Wait for the end of the connection; False where so large a body comes that it is not read."""
     body_bytes = 0
     while body_bytes <= MAX_BODY_BYTES:
@@ -101,6 +67,42 @@ async def _disconnected(receive: Receive) -> bool:
     return False
 
 
+async def _gone(receive: Receive) -> None:
+    if await disconnected(receive):
+        raise ClientGone
+
+
 def _waits_to_send_a_body(scope: Scope) -> bool:
     """Whether to listen would ask the client to send on (`Expect: 100-continue`)."""
     return any(name == b"expect" for name, _ in scope["headers"])
+
+
+class _Begun(Generic[T]):
+    """Work that has been begun, by the task that is to await it, and has got to its first wait.
+
+    What is kept is answered without one: no task is made to watch over that.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+        self.has_ended = False
+        try:
+            self._waits_for = work.send(None)
+        except StopIteration as ended:
+            self.result: T = ended.value
+            self.has_ended = True
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Hand on what it waits for, and what comes of that, until it has ended."""
+        waits_for = self._waits_for
+        while True:
+            raised: BaseException | None = None
+            try:
+                came = yield waits_for
+            except BaseException as exc:  # noqa: BLE001 - the work is to decide what it means
+                raised = exc
+            try:
+                waits_for = self._work.send(came) if raised is None else self._work.throw(raised)
+            except StopIteration as ended:
+                result: T = ended.value
+                return result

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import HTTPScope
+from prometheus_client import Histogram
 
 from oscar_metrics.telemetry import Telemetry
 
@@ -17,33 +15,21 @@ _METHODS = frozenset(
 
 
 class Measured:
-    """An ASGI application around another one, which notes what it answered."""
+    """One server's."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self._app = app
+    def __init__(self, telemetry: Telemetry) -> None:
         self._requests = telemetry.http_requests
+        self._of_labels: dict[tuple[str, str, int], Histogram] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on, and note how it was answered and how long that took."""
-        if scope["type"] != ScopeType.HTTP:
-            await self._app(scope, receive, send)
-            return
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        status_code = 500
-
-        async def noting(message: Message) -> None:
-            nonlocal status_code
-            if message["type"] == "http.response.start":
-                status_code = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        finally:
-            method = scope["method"]
-            self._requests.labels(
-                scope.get("path_template") or UNMATCHED,
-                method if method in _METHODS else OTHER_METHOD,
-                str(status_code),
-            ).observe(loop.time() - started)
+    def tell(self, scope: HTTPScope, status: int, seconds: float) -> None:
+        """Note how a request was answered, and how long that took."""
+        method: str = scope["method"]
+        labels = (
+            scope.get("path_template") or UNMATCHED,
+            method if method in _METHODS else OTHER_METHOD,
+            status,
+        )
+        measured = self._of_labels.get(labels)
+        if measured is None:
+            measured = self._of_labels[labels] = self._requests.labels(*map(str, labels))
+        measured.observe(seconds)

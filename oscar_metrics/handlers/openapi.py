@@ -176,6 +176,7 @@ def _report_paths() -> Json:
             _json_content("Owners", examples.OWNERS),
             headers=_COMPLETENESS_HEADER,
             compatible=True,
+            kept=False,
             more=_FORBIDDEN,
         ),
     }
@@ -235,12 +236,21 @@ def _report(
     *,
     headers: Json | None = None,
     compatible: bool = False,
+    kept: bool = True,
     more: Json,
 ) -> Json:
-    """A report route; a `compatible` one ignores unknown parameters and names them."""
+    """A report route; a `compatible` one ignores unknown parameters and names them.
+
+    What is `kept` of it may be answered again, and compared with what a client has.
+    """
     answered = {**_APPLIED_HEADER, **(headers or {}), **(_IGNORED_HEADER if compatible else {})}
+    if kept:
+        answered = {**_KEPT_HEADERS, **answered}
+    same = {"description": "The same as `If-None-Match` names.", "headers": answered}
+    of_kept = [takes.CACHE_CONTROL, takes.IF_NONE_MATCH] if kept else []
     responses: Json = {
         "200": {"description": "The report.", "content": content, "headers": answered},
+        **({"304": same} if kept else {}),
         **_ASKED_BADLY,
         **more,
         **_ALWAYS,
@@ -252,7 +262,7 @@ def _report(
             "tags": ["reports"],
             "summary": summary,
             "description": description,
-            "parameters": [*parameters, takes.PREFER],
+            "parameters": [*parameters, takes.PREFER, *of_kept],
             "security": [{"basic": []}, {"bearer": []}],
             "responses": responses,
         }
@@ -328,6 +338,11 @@ _CHALLENGE = {"WWW-Authenticate": _header("`Basic`, or `Bearer` for a Bearer req
 _APPLIED_HEADER = {
     "Preference-Applied": _header("`wait=` and the seconds the report was given, where asked for.")
 }
+_KEPT_HEADERS = {
+    "ETag": _header("What `If-None-Match` may name; not of a report so large that it is streamed."),
+    "Age": _header("Seconds since the report was made, where it was kept."),
+    "Cache-Control": _header("`private, no-cache`: to be kept by its caller, and asked for anew."),
+}
 _IGNORED_HEADER = {
     "X-Ignored-Parameters": _header("Names of parameters that were not known, percent-encoded.")
 }
@@ -372,7 +387,8 @@ _UNKNOWN_OWNER = {
 _NOT_NOW = {
     "503": _error(
         "What the answer rests on cannot be read now: the service inventory (for users, owners), "
-        "the ledger, or the issuer of the token. Or the server is stopping.",
+        "the ledger, or the issuer of the token. Or too many reports are asked for at once, or the "
+        "server is stopping.",
         _RETRY_AFTER,
         error="service inventory unavailable",
         detail="service-inventory: kubernetes could not be reached",

@@ -117,4 +117,20 @@ PREFER = {
     "schema": {"type": "string", "examples": ["wait=5"]},
 }
 
+CACHE_CONTROL = {
+    "name": "Cache-Control",
+    "in": "header",
+    "required": False,
+    "description": "`no-cache` for a report that is made now; others may be some seconds old where "
+    "their range is open, and minutes where it is over (`Age`).",
+    "schema": {"type": "string", "examples": ["no-cache"]},
+}
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The `ETag` of a report that was kept: 304 where that still is the answer.",
+    "schema": {"type": "string", "examples": ['"9f86d081884c7d659a2feaa0c55ad015"']},
+}
+
 BREAKDOWN = (GROUP_BY, FORMAT, INCLUDE_USERS, INCLUDE_USAGE, RAW)

@@ -6,6 +6,7 @@ answered, and the memory of all of them as text.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Generator, Iterable, Iterator
 
 import msgspec
@@ -13,8 +14,10 @@ from msgspec import UNSET
 
 from oscar_metrics.wire import (
     Breakdown,
+    CountryCount,
     CountryItem,
     OwnerItem,
+    Restatement,
     ServiceItem,
     Summary,
     UserItem,
@@ -22,10 +25,12 @@ from oscar_metrics.wire import (
 
 # How large a piece is, but for the last one; it is not cut at a row's end.
 PIECE_BYTES = 64 * 1024
-# Rows, and names and countries in rows, that one step encodes: some 0.1 ms.
-_STEP_ENTRIES = 500
+# Entries of a list, and countries in them, that one step encodes: some 0.1 ms.
+_STEP_ROWS = 100
+_STEP_COUNTRIES = 1000
 
-_ROWS = (ServiceItem, UserItem, CountryItem, OwnerItem)
+_ROWS = ServiceItem | UserItem | CountryItem | OwnerItem
+_countries = operator.attrgetter("countries")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -34,7 +39,7 @@ def json_pieces(report: Breakdown | Summary) -> Generator[bytes, None, None]:
 
     One row with very many users in it is many steps, too.
     """
-    return gathered(_parts(report))
+    return gathered(_parts(report), PIECE_BYTES)
 
 
 def rows_of(report: Breakdown | Summary) -> int:
@@ -51,12 +56,12 @@ def rows_of(report: Breakdown | Summary) -> int:
     )
 
 
-def gathered(parts: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """Parts joined to pieces of PIECE_BYTES or a part more."""
+def gathered(parts: Iterable[bytes], piece_bytes: int) -> Generator[bytes, None, None]:
+    """Parts joined to pieces of so many bytes or a part more."""
     piece = bytearray()
     for part in parts:
         piece += part
-        if len(piece) >= PIECE_BYTES:
+        if len(piece) >= piece_bytes:
             yield bytes(piece)
             piece.clear()
     if piece:
@@ -93,34 +98,28 @@ def _parts(value: object) -> Iterator[bytes]:
 
 
 def _entries(values: tuple[object, ...]) -> Iterator[Iterable[bytes]]:
-    """The entries of a list: as many as make a step at once, and what is larger by itself."""
-    step: list[object] = []
-    entries = 0
-    for value in values:
-        size = _size(value)
-        if step and entries + size > _STEP_ENTRIES:
-            yield (_encode(step)[1:-1],)
-            step, entries = [], 0
-        if size > _STEP_ENTRIES:
-            yield _parts(value)
-        else:
-            step.append(value)
-            entries += size
-    if step:
-        yield (_encode(step)[1:-1],)
+    """The entries of a list, some at once, or each by itself where it holds lists of its own."""
+    if values and _holds_lists(values[0]):
+        yield from map(_parts, values)
+        return
+    for first in range(0, len(values), _STEP_ROWS):
+        yield from _steps(values[first : first + _STEP_ROWS])
 
 
-def _size(value: object) -> int:
-    """How many entries it has; of what holds rows, more than any step takes."""
-    if isinstance(value, str):
-        return 1
-    if isinstance(value, _ROWS):
-        named = len(value.users) if isinstance(value, ServiceItem) and value.users else 0
-        return 1 + len(value.countries) + named
-    return 1 if not _holds_lists(value) else _STEP_ENTRIES + 1
+def _steps(values: tuple[object, ...]) -> Iterator[Iterable[bytes]]:
+    """Some entries, in as many steps as their countries need."""
+    if isinstance(values[0], _ROWS) and len(values) > 1:
+        countries = sum(map(len, map(_countries, values)))
+        if countries > _STEP_COUNTRIES:
+            half = len(values) // 2
+            yield from _steps(values[:half])
+            yield from _steps(values[half:])
+            return
+    yield (_encode(values)[1:-1],)
 
 
 def _holds_lists(value: object) -> bool:
-    return isinstance(value, msgspec.Struct) and any(
-        isinstance(getattr(value, name), tuple | msgspec.Struct) for name in value.__struct_fields__
-    )
+    """Whether nobody knows how much is in it: the rows of a period, the users of a service."""
+    if isinstance(value, ServiceItem):
+        return value.users is not UNSET
+    return not isinstance(value, str | CountryCount | Restatement | _ROWS)

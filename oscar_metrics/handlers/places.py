@@ -21,6 +21,8 @@ _IDLE_SECONDS_LEAST = 1.0
 _SILENT_SECONDS = 60.0
 # Descriptors for everything but clients: upstreams, the ledger, log files.
 _OWN_DESCRIPTORS = 256
+# Where there are hardly more than those, every so-manieth is for a client nevertheless.
+_SHARE_OF_FEW = 4
 
 
 class Connection(Protocol):
@@ -95,7 +97,7 @@ class Places:
 
 
 def within_descriptors(most: int) -> int:
-    """As many connections of `most` as the process may have descriptors for; at least one.
+    """As many connections of `most` as the process may have descriptors for, besides its own.
 
     The soft limit is raised as far as the hard one lets it be. Past the limit the system would
     reset connections without a word, and calls to upstreams would fail.
@@ -105,9 +107,9 @@ def within_descriptors(most: int) -> int:
     if _lacks(soft, needed):
         soft = min(needed, hard) if _lacks(hard, needed) else needed
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if not _lacks(soft, needed):
+    fitting = max(soft - SPARE - _OWN_DESCRIPTORS, soft // _SHARE_OF_FEW, 1)
+    if fitting >= most or not _lacks(soft, needed):
         return most
-    fitting = max(1, soft - SPARE - _OWN_DESCRIPTORS)
     _log.warning(
         "fewer connections than OSCAR_METRICS_CONNECTIONS_MOST: the process may not have as many"
         " open files (ulimit -n)",

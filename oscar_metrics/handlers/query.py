@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection
 from urllib.parse import quote, unquote_to_bytes
@@ -41,14 +42,15 @@ class Query:
         self._unknown = [name for name in self._values if name not in known]
         self._strict = strict
 
-    @property
+    @functools.cached_property
     def understood(self) -> tuple[tuple[str, str], ...]:
         """The parameters the route takes, as sent, by name."""
+        known = self._known
         return tuple(
-            sorted((name, text) for name in self._known if (text := self.text(name)) is not None)
+            sorted(pair for pair in self._values.items() if pair[0] in known and pair[1].strip())
         )
 
-    @property
+    @functools.cached_property
     def is_refused(self) -> bool:
         """Whether the route refuses the request for a parameter it does not know."""
         return self._strict and any(not name.startswith("_") for name in self._unknown)
@@ -85,12 +87,22 @@ class Query:
         return {"X-Ignored-Parameters": names}
 
 
+# Dashboards ask the same again and again; what is remembered is some 8 MiB at most.
+query_of = functools.lru_cache(maxsize=512)(Query)
+
+
 def _decode(encoded: bytes) -> str:
+    if b"%" not in encoded:
+        return _text(encoded)
     if _BROKEN_ESCAPE.search(encoded):
         raise BadRequest(
             "invalid query string", detail="a % that two hexadecimal digits do not follow"
         )
+    return _text(unquote_to_bytes(encoded))
+
+
+def _text(decoded: bytes) -> str:
     try:
-        return unquote_to_bytes(encoded).decode()
+        return decoded.decode()
     except UnicodeDecodeError:
         raise BadRequest("invalid query string", detail="a value is not UTF-8") from None

@@ -17,13 +17,13 @@ from oscar_metrics.admission import Admitted, inventory_unavailable
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.completeness import fields, status
 from oscar_metrics.errors import BadRequest, Forbidden
-from oscar_metrics.handlers import audit
+from oscar_metrics.handlers import audit, time_limits
 from oscar_metrics.handlers.accept import preferred
 from oscar_metrics.handlers.answer import Notes, Question, Reported
-from oscar_metrics.handlers.answers import Answers, Prepared, wait_granted
+from oscar_metrics.handlers.answers import Answers, Prepared
 from oscar_metrics.handlers.authentication import caller_of
 from oscar_metrics.handlers.csv import completeness_header
-from oscar_metrics.handlers.query import Query
+from oscar_metrics.handlers.query import Query, query_of
 from oscar_metrics.outcome import Unavailable
 from oscar_metrics.periods import with_periods
 from oscar_metrics.scope import Viewer
@@ -68,7 +68,7 @@ class Reports:
 
     async def value(self, request: AnyRequest) -> Response[bytes]:
         """One metric of one service; null where its source is missing."""
-        query = Query(request.scope["query_string"], VALUE_PARAMETERS, strict=True)
+        query = query_of(request.scope["query_string"], VALUE_PARAMETERS, strict=True)
         service = query.text("service_id")
         if service is None:
             raise BadRequest("service_id is required", parameter="service_id")
@@ -99,17 +99,17 @@ class Reports:
 
     async def summary(self, request: AnyRequest) -> Response[bytes]:
         """Totals; null where a source is missing."""
-        query = Query(request.scope["query_string"], SERIES_PARAMETERS, strict=True)
+        query = query_of(request.scope["query_string"], SERIES_PARAMETERS, strict=True)
         return await self._summary(request, query, _as_it_is)
 
     async def summary_without_null(self, request: AnyRequest) -> Response[bytes]:
         """Totals for clients that decode no null: 0 where a source is missing."""
-        query = Query(request.scope["query_string"], SERIES_PARAMETERS)
+        query = query_of(request.scope["query_string"], SERIES_PARAMETERS)
         return await self._summary(request, query, _zero_totals)
 
     async def service_without_null(self, request: AnyRequest) -> Response[bytes]:
         """One or all metrics of the service in the path: 0 where a source is missing."""
-        query = Query(request.scope["query_string"], SERVICE_PARAMETERS)
+        query = query_of(request.scope["query_string"], SERVICE_PARAMETERS)
         service = request.path_params["serviceName"]
         if not service.strip():
             raise BadRequest("serviceName is required", parameter="serviceName")
@@ -145,7 +145,7 @@ class Reports:
 
     async def breakdown(self, request: AnyRequest) -> Response[bytes]:
         """Rows per service, user, country or owner, as JSON or CSV."""
-        query = Query(request.scope["query_string"], BREAKDOWN_PARAMETERS)
+        query = query_of(request.scope["query_string"], BREAKDOWN_PARAMETERS)
         form = _form_asked(query, request)
 
         def prepare() -> Prepared:
@@ -158,13 +158,12 @@ class Reports:
 
     async def owners(self, request: AnyRequest) -> Response[bytes]:
         """Whom an administrator may filter by; 503 while the inventory cannot be read."""
-        query = Query(request.scope["query_string"], ())
+        query = query_of(request.scope["query_string"], ())
         if not caller_of(request).administrator:
             raise Forbidden
         notes: Notes = {}
         viewer = Viewer(caller=caller_of(request))
-        deadline = self._aggregator.deadline(wait_granted(request, self._aggregator))
-        admitted = await self._admitted(viewer, deadline, notes)
+        admitted = await self._admitted(viewer, time_limits.applied(request).deadline, notes)
         outcome = await self._aggregator.owners(admitted)
         if isinstance(outcome, Unavailable):
             raise inventory_unavailable(outcome)
@@ -222,6 +221,7 @@ class Reports:
                 sources=report.sources,
                 span=asked.span,
                 sees_everything=admitted.sees_everything,
+                sees=admitted.sees,
                 csv=wanted is Format.CSV,
                 raw=query.is_true("raw"),
             )
@@ -246,6 +246,7 @@ class Reports:
                     sources=report.sources,
                     span=asked.span,
                     sees_everything=admitted.sees_everything,
+                    sees=admitted.sees,
                 )
 
             return Prepared(make=make, span=asked.span)
@@ -280,6 +281,7 @@ class Reports:
             sources=report.sources,
             span=asked.span,
             sees_everything=admitted.sees_everything,
+            sees=admitted.sees,
         )
 
     async def _service(
@@ -287,7 +289,11 @@ class Reports:
     ) -> Reported:
         notes |= _of_range(asked)
         report = await self._aggregator.service(admitted, asked, service)
-        said = {source.name: source for metric in report.metrics for source in metric.sources}
+        said: dict[SourceName, wire.SourceStatus] = {}
+        for source in (source for metric in report.metrics for source in metric.sources):
+            # It says the same of all its metrics, but for which of them are in doubt.
+            if source.affects or source.name not in said:
+                said[source.name] = source
         notes |= _of_rows(len(report.metrics), said.values())
         metrics = tuple(_zeros(metric) for metric in report.metrics)
         return Reported(
@@ -295,6 +301,7 @@ class Reports:
             sources=tuple(said.values()),
             span=asked.span,
             sees_everything=admitted.sees_everything,
+            sees=admitted.sees,
         )
 
     def _range(self, query: Query) -> ReportRange:

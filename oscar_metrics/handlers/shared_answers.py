@@ -9,6 +9,7 @@ import asyncio
 
 import msgspec
 
+from oscar_metrics.errors import UpstreamError
 from oscar_metrics.handlers.answer import Answer, Question
 from oscar_metrics.ledger.store import Version
 from oscar_metrics.resilience.report_cache import CacheSettings
@@ -62,12 +63,20 @@ class SharedAnswers:
         finally:
             self._written -= 1
 
+    async def drop(self, question: Question, version: Version) -> None:
+        """Have it found no more: who asks may not see it now."""
+        await self._cache.drop(self._name(question, version))
+
     async def clear(self) -> None:
         """Remove everything, however long it takes until that can be done."""
         while True:
             if await self._cache.clear():
                 return
             await asyncio.sleep(_CLEAR_AGAIN_SECONDS)
+
+    async def trouble(self) -> UpstreamError | None:
+        """Why nothing can be kept outside now; None where it can."""
+        return await self._cache.trouble()
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -16,6 +16,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from oscar_metrics.handlers import audit
+from oscar_metrics.handlers.ended_early import disconnected
 
 # It knows no chunks: its answer has a length, or ends where the connection does.
 _OLD_HTTP = "1.0"
@@ -80,9 +81,7 @@ class _SentInPieces(ASGIResponse):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _end_when_gone(self, receive: Receive, sending: asyncio.Task[None]) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        if sending.cancel():
+        if await disconnected(receive) and sending.cancel():
             audit.note(self._request, error="client gone")
 
     async def _make_whole(self) -> None:

@@ -41,6 +41,8 @@ class DuckLedger:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self._forgettings = 0
+        # Which state was read when it had changed so often.
+        self._version: tuple[Changes, Version] | None = None
         # Rows on their way into the file. One thread writes, so one name is enough.
         self._rows_file = threads.path.with_name(f"{threads.path.name}.rows")
 
@@ -59,8 +61,11 @@ class DuckLedger:
         return Changes(written=self._threads.changes, forgotten=self._forgettings)
 
     async def version(self) -> Version:
-        """Which state is stored."""
-        return await self._threads.read(duckdb_seals.version)
+        """Which state is stored; read anew only when it may be another one."""
+        changes = self.changes
+        if self._version is None or self._version[0] != changes:
+            self._version = changes, await self._threads.read(duckdb_seals.version)
+        return self._version[1]
 
     async def seal(self, candidates: Sequence[Candidate], *, now_ns: int) -> list[Judged]:
         """Judge candidates, and write what has seen more."""

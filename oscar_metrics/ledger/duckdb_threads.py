@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ Work = Callable[[Cursor], T]
 Setting = str | bool | int | float | list[str]
 
 _READERS = 2
+# As of nice(1): a tenth of the time, where all of it is wanted.
+_NICENESS = 10
 # How often a cancelled piece of work is interrupted again: one interrupt ends one query.
 _INTERRUPT_SECONDS = 0.02
 _CLOSED = "the ledger is closed"
@@ -40,8 +43,12 @@ class Threads:
     def __init__(self, path: Path, config: dict[str, Setting]) -> None:
         self.path = path
         self._config = config
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger-writer")
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-reader")
+        self._writer = ThreadPoolExecutor(
+            1, thread_name_prefix="ledger-writer", initializer=_give_way
+        )
+        self._readers = ThreadPoolExecutor(
+            _READERS, thread_name_prefix="ledger-reader", initializer=_give_way
+        )
         self._connection: Cursor | None = None
         # One cursor a thread, of the connection as it was opened last.
         self._cursors: dict[int, Cursor] = {}
@@ -81,7 +88,8 @@ class Threads:
             if create:
                 # Users are named in the file, and in what the engine writes beside it.
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            opened._connect()
+            # By a thread that gives way: those that the engine begins are like it.
+            opened._writer.submit(opened._connect).result()
         return opened
 
     async def write(self, work: Work[T]) -> T:
@@ -205,6 +213,15 @@ class Threads:
         self._readers.shutdown()
         with in_our_words():
             self._disconnect()
+
+
+def _give_way() -> None:
+    """Let the event loop go first where there are fewer processors than queries.
+
+    One that is refused, or answered with what is kept, would else wait for those that are made.
+    """
+    with contextlib.suppress(OSError):  # only Linux has priorities of threads
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def fetched(cursor: Cursor) -> Iterator[list[tuple[Any, ...]]]:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -33,6 +35,8 @@ _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 10.0
 # The event loop may end a wait so much before its time.
 _CLOCK_SECONDS = 0.01
+# When the call that the running task made last was let through: never, while it waits.
+_ASKED_SINCE: ContextVar[float] = ContextVar("asked since", default=0.0)
 # In which nothing was asked, or nothing is said of the upstream's health.
 _NOTHING_ASKED = frozenset({Reason.TLS, Reason.CREDENTIALS})
 
@@ -141,6 +145,7 @@ class Gate:
         began: float | None = None
         result = Result.NOTHING
         try:
+            _ASKED_SINCE.set(math.inf)
             async with contextlib.AsyncExitStack() as taken:
                 with self._waiting.track_inprogress():
                     if (one := asker()) is not None:
@@ -151,6 +156,7 @@ class Gate:
                 if not self._breaker.holds(ticket):
                     raise self._refusal()
                 began = now()
+                _ASKED_SINCE.set(began)
                 answer = await once()
                 result = Result.ANSWERED
                 place.push_async_exit(taken.pop_all())
@@ -215,6 +221,11 @@ class Gate:
             _log.warning("upstream failed again and again", upstream=self._upstream)
         elif state is BreakerState.CLOSED and before is not None:
             _log.info("upstream answers again", upstream=self._upstream)
+
+
+def asked_since(began: float) -> float:
+    """When an upstream was asked something that was begun then: later, where it waited its turn."""
+    return max(began, _ASKED_SINCE.get())
 
 
 def went_unanswered(began: float, now: float, least_seconds: float) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from enum import StrEnum
 from typing import Annotated
 
@@ -25,17 +25,28 @@ class LaneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     # Reports made at once over ranges that are not long.
     reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 8
-    # Of them those that wait for their turn; more are refused at once (503, `Retry-After`).
+    # Those that may wait for their turn besides; more are refused at once (503, `Retry-After`).
     reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 16
-    # Reports made at once over long ranges.
-    long_reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 4
-    # Of them those that wait.
+    # Reports made at once over long ranges. One takes half of an upstream's places, or a processor:
+    # more at once would only make each other slower.
+    long_reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 2
+    # Those that may wait besides.
     long_reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 4
     # A range is long from so many days on.
     long_report_days: Annotated[int, Meta(ge=1, le=36_500)] = 8
     # How long a report waits for its turn, in seconds, before it is refused all the same; half
     # of its deadline where that is less.
     queue_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    # A report of more rows is written while it is sent, and never kept.
+    streamed_rows: Annotated[int, Meta(ge=1, le=50_000_000)] = 20_000
+    # Such reports sent at a time, which are held in memory for as long as that takes; more are
+    # refused.
+    streams_at_once: Annotated[int, Meta(ge=1, le=1000)] = 8
+
+
+_STREAMS = "stream"
+# Who reads one takes some seconds, or many.
+_STREAM_RETRY_SECONDS = 10
 
 
 class LaneName(StrEnum):
@@ -49,7 +60,11 @@ class Lanes:
     """One server's, made once at start-up."""
 
     def __init__(self, settings: LaneSettings, telemetry: Telemetry) -> None:
+        self._settings = settings
         self._long_ns = settings.long_report_days * DAY_NS
+        self._streams = 0
+        self._refused = telemetry.reports_refused
+        telemetry.reports_made.labels(_STREAMS).set_function(lambda: self._streams)
         self._lanes = {
             LaneName.SHORT: _Lane(
                 LaneName.SHORT,
@@ -66,6 +81,35 @@ class Lanes:
                 telemetry,
             ),
         }
+
+    def is_streamed(self, rows: int) -> bool:
+        """Whether a report of so many rows is written while it is sent."""
+        return rows > self._settings.streamed_rows
+
+    def stream(self, pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+        """The same pieces, one of the streams there may be from now on, until it is closed.
+
+        Raises NotNow where there are too many.
+        """
+        if self._streams >= self._settings.streams_at_once:
+            self._refused.labels(_STREAMS, "queue full").inc()
+            raise NotNow(
+                "too many large reports at once",
+                detail=f"{self._streams} are being sent; ask again, or for fewer rows",
+                retry_after_seconds=_STREAM_RETRY_SECONDS,
+            )
+        counted = self._counted(pieces)
+        next(counted)  # others who ask now are to find it counted; dropped, it is closed
+        return counted
+
+    def _counted(self, pieces: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+        self._streams += 1
+        try:
+            yield b""
+            with contextlib.closing(pieces):
+                yield from pieces
+        finally:
+            self._streams -= 1
 
     def of(self, span: Span | None) -> LaneName:
         """The lane of a report over a range; None: of one that cannot be told."""

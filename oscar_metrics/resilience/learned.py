@@ -15,6 +15,9 @@ import msgspec
 
 # Until the first try of more, doubled with each that fails.
 FIRST_WAIT_SECONDS = 60.0
+# The same where nothing was said: a network that is slow for a moment leaves anything unanswered,
+# and is no limit once it is well again.
+FIRST_WAIT_AFTER_SILENCE_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 3600.0
 # Kinds of question remembered; beyond, the one that was refused longest ago is forgotten.
 MOST_KINDS = 1000
@@ -25,7 +28,8 @@ class _Limit(msgspec.Struct, frozen=True, kw_only=True):
 
     amount: int
     more_at: float
-    wait_seconds: float = FIRST_WAIT_SECONDS
+    first_wait_seconds: float
+    wait_seconds: float
     trying: bool = False
 
 
@@ -63,13 +67,46 @@ class Learned:
         limit = self._limits.get(kind)
         # Others, asked before something was refused, tell nothing: stretches differ.
         if limit is not None and limit.trying and amount > limit.amount:
-            self._limits[kind] = _Limit(amount=amount, more_at=now)
+            self._limits[kind] = _Limit(
+                amount=amount,
+                more_at=now,
+                first_wait_seconds=limit.first_wait_seconds,
+                wait_seconds=limit.first_wait_seconds,
+            )
 
-    def refused(self, kind: Hashable, amount: int, now: float, *, least: int = 1) -> None:
+    def given_up(self, kind: Hashable, amount: int, now: float) -> None:
+        """Nobody waited for an answer: if it tried more, that is still to be found out."""
+        limit = self._limits.get(kind)
+        if limit is not None and limit.trying and amount > limit.amount:
+            self._limits[kind] = msgspec.structs.replace(
+                limit,
+                more_at=now,
+                wait_seconds=max(limit.first_wait_seconds, limit.wait_seconds / 2),
+                trying=False,
+            )
+
+    def forget(self, kind: Hashable) -> None:
+        """What was learned of a kind does not hold."""
+        self._limits.pop(kind, None)
+
+    def refused(
+        self,
+        kind: Hashable,
+        amount: int,
+        now: float,
+        *,
+        least: int = 1,
+        first_wait_seconds: float = FIRST_WAIT_SECONDS,
+    ) -> None:
         """A question was too much; never ask for less than `least`."""
         limit = self._limits.pop(kind, None)
         if limit is None:
-            limit = _Limit(amount=max(least, amount // 2), more_at=now + FIRST_WAIT_SECONDS)
+            limit = _Limit(
+                amount=max(least, amount // 2),
+                more_at=now + first_wait_seconds,
+                first_wait_seconds=first_wait_seconds,
+                wait_seconds=first_wait_seconds,
+            )
         elif amount <= limit.amount:
             limit = msgspec.structs.replace(
                 limit,

@@ -73,6 +73,12 @@ class RedisCalls:
                 if await self._redis.set(name, value, px=keep_milliseconds) is not True:
                     raise exceptions.InvalidResponse("expected OK")
 
+    async def remove(self, name: bytes) -> None:
+        """Remove what is kept there, if anything."""
+        async with self._places:
+            with _mapped():
+                await self._redis.unlink(name)
+
     async def remove_all(self, prefix: bytes) -> None:
         """Remove what has a name that begins like this and was there all the time."""
         async with self._places:

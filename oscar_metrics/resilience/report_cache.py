@@ -19,7 +19,7 @@ from oscar_metrics.resilience.shared_cache import SharedCacheSettings
 T = TypeVar("T")
 
 _SECOND_NS = 1_000_000_000
-# So much is kept of an answer beside its bytes, about: its key, its headers, who refers to it.
+# So much is kept of an answer beside its bytes, about: its headers, who refers to it.
 _OVERHEAD_BYTES = 2048
 
 
@@ -67,10 +67,14 @@ class Freshness(StrEnum):
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """When an answer was made, and how long it is fresh while what it rests on is the same."""
+    """When an answer was made, and how long it is fresh while what it rests on is the same.
+
+    `allowed_seconds` is how long making it might take; None: as long as it takes.
+    """
 
     at_ns: int
     fresh_seconds: int
+    allowed_seconds: float | None = None
 
 
 def freshness(

@@ -28,6 +28,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 PREFIX = b"oscar-metrics:"
 # How long removing everything may take.
 _CLEAR_SECONDS = 5.0
+# How long trying it out may take: more than an answer, since nobody waits for a report.
+_TRY_SECONDS = 5.0
 _UPSTREAM = "redis"
 
 
@@ -130,6 +132,17 @@ class SharedCache:
 
         await self._ask("put", once)
 
+    async def drop(self, question: bytes) -> None:
+        """Have nothing found for this question."""
+        name = self._wrapping.name(question)
+
+        async def once() -> bool:
+            await self._redis.remove(name)
+            self._count("drop", "dropped")
+            return True
+
+        await self._ask("drop", once)
+
     async def clear(self) -> bool:
         """Remove every answer of this package from Redis; whether all are gone, within seconds.
 
@@ -142,6 +155,19 @@ class SharedCache:
             return True
 
         return await self._ask("clear", once, timeout_seconds=_CLEAR_SECONDS) is True
+
+    async def trouble(self) -> UpstreamError | None:
+        """Why Redis is of no use now; None where what is stored there can be read."""
+        name = PREFIX + b"check"
+        try:
+            async with asyncio.timeout(_TRY_SECONDS):
+                await self._redis.write(name, name, 1000)
+                await self._redis.read(name, len(name))
+        except TimeoutError:
+            return UpstreamError(_UPSTREAM, Reason.TIMEOUT)
+        except UpstreamError as exc:
+            return exc
+        return None
 
     async def aclose(self) -> None:
         """Close the connections; nothing may be asked afterwards."""

@@ -1,8 +1,8 @@
 """What Loki answers, held against what it was asked. Pure.
 
 An answer that does not fit its question is refused whole: lines of another time or of streams
-that were not asked for, in no order, more than were asked for, or the same stream twice; counts
-at other instants or by other labels. What its `warnings` are about may be missing.
+that were not asked for, in no order, more than were asked for, or one of them twice; counts at
+other instants or by other labels. What its `warnings` are about may be missing.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def lines(answer: StreamsAnswer, query: LogQuery, span: Span, limit: int) -> lis
     found = [stream for stream in answer.data.result if stream.values]
     if sum(len(stream.values) for stream in found) > limit:
         _refuse("more lines than were asked for")
+    relabelled = _RELABELLING.search(query.pipeline) is not None
     for stream in found:
         instants = list(map(_AT_NS, stream.values))
         if instants[0] not in span or instants[-1] not in span:
@@ -86,7 +87,10 @@ def lines(answer: StreamsAnswer, query: LogQuery, span: Span, limit: int) -> lis
         # Sorting what is sorted is one look at each.
         if sorted(instants) != instants:
             _refuse("lines in no order")
-    if not _RELABELLING.search(query.pipeline):
+        # What a stream has twice Loki keeps once.
+        if not relabelled and len(set(instants)) < len(instants):
+            _look_for_lines_twice(stream.values)
+    if not relabelled:
         wanted = [(each.name, each.value) for each in query.matchers if each.op == "="]
         if any(stream.stream.get(n, "") != value for stream in found for n, value in wanted):
             _refuse("lines of another stream")
@@ -115,6 +119,11 @@ def steps(
             _refuse("counts in no order")
     _look_for_two_alike([group.metric for group in found])
     return found
+
+
+def _look_for_lines_twice(values: Sequence[Entry]) -> None:
+    if len({(entry.at_ns, entry.line) for entry in values}) < len(values):
+        _refuse("a line twice")
 
 
 def _look_for_two_alike(labels: Sequence[dict[str, str]]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 
 import msgspec
@@ -29,10 +29,17 @@ _AT_NS = attrgetter("at_ns")
 
 
 class _Edge(msgspec.Struct, kw_only=True):
-    """What log questions said of one instant: lines by country, and lines counted elsewhere."""
+    """What log questions said of one instant: lines by country, and lines counted elsewhere.
 
+    `outermost` edges are those next to which nothing was asked, or little; `unsure` is why not
+    all of its lines may be known, None where they are.
+    """
+
+    outermost: bool
     held: list[tuple[str, list[Entry]]] = []
     counted: int = 0
+    looked_at: bool = False
+    unsure: GapReason | None = GapReason.FAILED
 
     @property
     def lines(self) -> int:
@@ -50,24 +57,38 @@ class Edges:
         self._edges: dict[int, _Edge] = {}
         # Lines counted in the millisecond before an edge, of which the edge itself is no part.
         self._before: Counter[int] = Counter()
-        self._outermost: set[int] = set()
-        self._unsure: dict[int, GapReason] = {}
-        self._whole_milliseconds = False
+        # The steps in which a line has a time of whole milliseconds; where windows were read to.
+        self._whole_milliseconds: set[int] = set()
+        self._read_from: set[int] = set()
+        self._read_to: set[int] = set()
 
-    def begin(self, start_ns: int, *, outermost: bool) -> None:
-        """A window is read from here; `outermost` when it is the first or last of its span."""
+    def begin(self, start_ns: int, *, first: bool, last: bool) -> None:
+        """A window is read from here; the first or last of its span, or neither."""
         if start_ns % self._step_ns == 0:
-            self._edges[start_ns] = _Edge()
-            if outermost:
-                self._outermost.add(start_ns)
+            self._edges[start_ns] = _Edge(outermost=first or last)
+        if first:
+            self._read_to.add(start_ns)
+
+    async def read(self, span: Span) -> None:
+        """A window has been read: compare what can be by now.
+
+        Not where a log seems to have finer times: see `compare`.
+        """
+        self._read_from.add(span.start_ns)
+        self._read_to.add(span.stop_ns)
+        for at_ns in (span.start_ns, span.stop_ns):
+            if self._whole_milliseconds and at_ns in self._read_from & self._read_to:
+                await self._look_at(at_ns)
 
     def take(self, streams: Sequence[StreamLines], stop_ns: int) -> None:
         """Take the lines at an edge out of a page of which what is before `stop_ns` counts."""
         for stream in streams:
             values = stream.values
-            self._whole_milliseconds = self._whole_milliseconds or any(
+            step = values[0].at_ns // self._step_ns
+            if step not in self._whole_milliseconds and any(
                 entry.at_ns % MILLISECOND_NS == 0 for entry in values
-            )
+            ):
+                self._whole_milliseconds.add(step)
             stop = bisect_left(values, stop_ns, key=_AT_NS)
             if stop and (next_ns := self._just_before(values[stop - 1].at_ns)):
                 start = bisect_right(values, next_ns - MILLISECOND_NS, hi=stop, key=_AT_NS)
@@ -90,19 +111,26 @@ class Edges:
         A log with finer times than milliseconds has no lines at edges: where no time is a
         whole one, only the outermost edges are looked at, beyond which nothing is known.
         """
-        edges = self._edges if self._whole_milliseconds else self._outermost
-        self._unsure = dict.fromkeys(sorted(edges), GapReason.FAILED)
-        waiting = iter(list(self._unsure))
+        everywhere = bool(self._whole_milliseconds)
+        waiting = iter(
+            [at_ns for at_ns, edge in self._edges.items() if everywhere or edge.outermost]
+        )
+
+        async def work() -> None:
+            for at_ns in waiting:
+                await self._look_at(at_ns)
+
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
-                group.create_task(self._work(waiting))
+                group.create_task(work())
 
     @property
     def gaps(self) -> list[Gap]:
-        """The instants whose lines are not known to be all, once they are compared."""
+        """The instants whose lines are not known to be all."""
         return [
-            Gap(span=Span(at_ns, at_ns + 1), reason=reason)
-            for at_ns, reason in self._unsure.items()
+            Gap(span=Span(at_ns, at_ns + 1), reason=edge.unsure)
+            for at_ns, edge in sorted(self._edges.items())
+            if edge.unsure and (edge.looked_at or edge.outermost or self._is_suspect(at_ns))
         ]
 
     def count(self, tally: Tally[L]) -> None:
@@ -111,30 +139,38 @@ class Edges:
             for country, entries in edge.held:
                 tally.add(entries, country_label=country)
 
-    async def _work(self, waiting: Iterator[int]) -> None:
-        for at_ns in waiting:
-            try:
-                await self._compare(at_ns, self._edges[at_ns])
-            except UpstreamError as exc:
-                self.reasons.add(exc.reason)
+    def _is_suspect(self, at_ns: int) -> bool:
+        step = at_ns // self._step_ns
+        return not self._whole_milliseconds.isdisjoint((step - 1, step))
 
-    async def _compare(self, at_ns: int, edge: _Edge) -> None:
+    async def _look_at(self, at_ns: int) -> None:
+        edge = self._edges.get(at_ns)
+        if edge is None or edge.looked_at:
+            return
+        edge.looked_at = True
+        try:
+            edge.unsure = None if await self._is_whole(at_ns, edge) else GapReason.TOO_DENSE
+        except UpstreamError as exc:
+            self.reasons.add(exc.reason)
+
+    async def _is_whole(self, at_ns: int, edge: _Edge) -> bool:
+        """Whether all lines of an instant are known by now."""
         # The first question is several times cheaper, and mostly the last.
         known = edge.lines + self._before[at_ns]
-        if await self._count(count_up_to(self._query), at_ns) != known:
-            there = await self._count(count_at(self._query), at_ns)
-            if there > edge.lines and edge.counted:
-                self._unsure[at_ns] = GapReason.TOO_DENSE
-                return
-            if there > edge.lines:
-                groups = await self._at(
-                    lines_at(self._query, COUNTRY_LABELS), at_ns, by=(LINE, *COUNTRY_LABELS)
-                )
-                edge.held = [
-                    (country_of(labels), [Entry(at_ns, labels.get(LINE, ""))] * n)
-                    for labels, n in groups
-                ]
-        del self._unsure[at_ns]
+        if await self._count(count_up_to(self._query), at_ns) == known:
+            return True
+        there = await self._count(count_at(self._query), at_ns)
+        if there > edge.lines and edge.counted:
+            return False
+        if there > edge.lines:
+            groups = await self._at(
+                lines_at(self._query, COUNTRY_LABELS), at_ns, by=(LINE, *COUNTRY_LABELS)
+            )
+            edge.held = [
+                (country_of(labels), [Entry(at_ns, labels.get(LINE, ""))] * n)
+                for labels, n in groups
+            ]
+        return True
 
     async def _count(self, expression: str, at_ns: int) -> int:
         return sum(count for _, count in await self._at(expression, at_ns))

@@ -121,8 +121,8 @@ class Paging(Generic[L]):
     def _begun(self, spans: Iterable[Span]) -> Iterator[_Window]:
         for span in spans:
             for piece in windows(span, self._window_ns):
-                outermost = piece.start_ns == span.start_ns or piece.stop_ns == span.stop_ns
-                self._edges.begin(piece.start_ns, outermost=outermost)
+                first, last = piece.start_ns == span.start_ns, piece.stop_ns == span.stop_ns
+                self._edges.begin(piece.start_ns, first=first, last=last)
                 window = _Window(span=piece, reached_ns=piece.start_ns)
                 self._windows.append(window)
                 yield window
@@ -131,6 +131,7 @@ class Paging(Generic[L]):
         while not self._stop and (window := next(waiting, None)) is not None:
             try:
                 await self._read_window(window)
+                await self._edges.read(window.span)
                 self._fails_in_a_row = 0
             except UpstreamError as exc:
                 self._reasons.add(exc.reason)

@@ -93,7 +93,10 @@ class Survey:
         except TimeoutError:
             unfinished = GapReason.DEADLINE
         self.reasons |= counting.reasons | life.reasons
-        gaps = [Gap(span=self._forgotten, reason=GapReason.RETENTION), *counting.gaps]
+        gaps = [Gap(span=self._forgotten, reason=GapReason.RETENTION)]
+        for gap in counting.gaps:
+            failed = gap.reason is GapReason.FAILED
+            gaps.append(Gap(span=gap.span, reason=unfinished) if failed else gap)
         relied_on = subtract(self._readable, [self._forgotten])
         for span in relied_on:
             gaps += [Gap(span=part.clip(span), reason=GapReason.NO_LINES) for part in self._empty]

@@ -7,8 +7,12 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import TypeVar
 
 from oscar_metrics.errors import Reason, UpstreamError
-from oscar_metrics.resilience.gate import went_unanswered
-from oscar_metrics.resilience.learned import Learned
+from oscar_metrics.resilience.gate import asked_since, went_unanswered
+from oscar_metrics.resilience.learned import (
+    FIRST_WAIT_AFTER_SILENCE_SECONDS,
+    FIRST_WAIT_SECONDS,
+    Learned,
+)
 
 T = TypeVar("T")
 
@@ -55,12 +59,19 @@ class Narrowing:
             answer = await question
         except UpstreamError as exc:
             if exc.reason in self._reasons:
-                self._refused(amount)
+                self._refused(amount, silent=exc.reason is Reason.TIMEOUT)
+            if exc.reason is Reason.TOO_LARGE and amount <= self._least:
+                # Even of the least: whatever answers, it is not how much was asked for.
+                self._learned.forget(self._kind)
             raise
         except asyncio.CancelledError:
             timed = Reason.TIMEOUT in self._reasons
-            if timed and went_unanswered(began, _now(), self._unanswered_seconds):
-                self._refused(amount)
+            # What waited for its turn says nothing of how much it asked for.
+            since = asked_since(began)
+            if timed and went_unanswered(since, _now(), self._unanswered_seconds):
+                self._refused(amount, silent=True)
+            else:
+                self._learned.given_up(self._kind, amount, _now())
             raise
         self._learned.answered(self._kind, amount, _now())
         return answer
@@ -85,9 +96,17 @@ class Narrowing:
                 start += amount
         return said
 
-    def _refused(self, amount: int) -> None:
+    def _refused(self, amount: int, *, silent: bool) -> None:
         if amount > self._least:
-            self._learned.refused(self._kind, amount, _now(), least=self._least)
+            self._learned.refused(
+                self._kind,
+                amount,
+                _now(),
+                least=self._least,
+                first_wait_seconds=(
+                    FIRST_WAIT_AFTER_SILENCE_SECONDS if silent else FIRST_WAIT_SECONDS
+                ),
+            )
 
 
 def _now() -> float:

@@ -261,6 +261,9 @@ class UsageReading:
             gpu = {}
         if self._cpu_reading is not None:
             self._measure_doubts[Measure.CPU] += self._cpu_reading.doubts()
+        # Where there is no cluster to ask, it is all that can be known, and a remark.
+        if self._told_by_form() and self._inventory.origin:
+            self._doubts.add(_NO_INVENTORY)
         if cpu is None and (gpu is None or self._no_gpus):
             return Unavailable(origin=ORIGIN, notes=self._why_nothing())
         measures = {measure for measure, doubts in self._measure_doubts.items() if doubts}
@@ -321,10 +324,14 @@ class UsageReading:
             notes = [f"nothing was read for the range: {', '.join(reasons)}"]
         return tuple(notes)
 
+    def _told_by_form(self) -> bool:
+        """Whether services had to be told by what names look like: a cut or foreign one is lost."""
+        return self._names.by_form and bool(self._cpu_reading or self._gpu)
+
     def _notes(self, cpu: Seconds | None) -> list[str]:
         templates = (reading for reading in (self._cpu, self._gpu) if reading)
         notes = [each.note for each in templates if isinstance(each, TemplateReading)]
-        if self._names.by_form and (self._cpu_reading or self._gpu):
+        if self._told_by_form() and _NO_INVENTORY not in self._doubts:
             notes.append(_NO_INVENTORY)
         unattributed = math.fsum(s for key, s in (cpu or {}).items() if not key.service)
         if unknown := sorted({label for _, label in self._names.unknown}):

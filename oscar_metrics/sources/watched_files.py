@@ -68,18 +68,21 @@ class WatchedFiles(Generic[T]):
 
 def text_of(setting: str, path: str | Path) -> str:
     """A small text file's content; raises SettingsError naming the setting."""
+    why = f"expected a text file of at most {_MOST_BYTES} bytes"
     try:
         # Anything but a file, such as a pipe, would be waited for.
-        if Path(path).is_file():
+        if not Path(path).exists():
+            why = "there is no such file"
+        elif Path(path).is_file():
             with Path(path).open("rb") as file:
                 content = file.read(_MOST_BYTES + 1)
             if len(content) <= _MOST_BYTES:
                 return content.decode("utf-8")
+    except PermissionError:
+        why = "this process may not read it"
     except (OSError, ValueError, TypeError):
         pass  # TypeError: a settings file may have a number in a path's place
-    raise SettingsError(
-        setting, f"cannot read {path}: expected a text file of at most {_MOST_BYTES} bytes"
-    )
+    raise SettingsError(setting, f"cannot read {path}: {why}")
 
 
 def _signature(file: Path) -> tuple[int, ...] | None:

@@ -55,6 +55,7 @@ def test_a_preflight_is_answered_to_anybody(client: httpx.Client, path: str) -> 
     assert words(response.headers["access-control-allow-methods"]) >= {"get"}
     allowed = words(response.headers["access-control-allow-headers"])
     assert allowed >= {"authorization", "content-type", "accept", "prefer"}
+    assert allowed >= {"cache-control", "if-none-match"}
     assert int(response.headers["access-control-max-age"]) >= 600
     assert "access-control-allow-credentials" not in response.headers
 
@@ -93,7 +94,9 @@ def test_pages_may_read_answers_and_errors(
     assert response.status_code == status
     assert response.headers.get_list("access-control-allow-origin") == ["*"]
     assert words(response.headers["access-control-expose-headers"]) == {
+        "age",
         "content-disposition",
+        "etag",
         "preference-applied",
         "retry-after",
         "www-authenticate",

@@ -115,7 +115,8 @@ def test_who_has_been_idle_for_longest_makes_room(full: httpx.Client, before: by
         (1024, 8192, 1000, (1000, 1000 + SPARE + 256)),
         (1024, 1024, 1000, (1024 - SPARE - 256, 1024)),
         (256, 512, 1000, (512 - SPARE - 256, 512)),
-        (256, 256, 1000, (1, 256)),
+        (256, 256, 1000, (64, 256)),
+        (256, 256, 10, (10, 256)),
     ],
 )
 def test_there_are_no_more_than_the_system_lets_us_open(

@@ -19,6 +19,7 @@ from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.outcome import Ok, Outcome, Unavailable
 from oscar_metrics.resilience.report_cache import CacheSettings
+from oscar_metrics.scope import ScopeMode
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.roster import RosterFile
@@ -66,7 +67,9 @@ class World:
         self.inventory: Outcome[Inventory] = WHOLE.inventory
         self.usage = SaidUsage(WHOLE.usage)
         self.made = 0
+        self.deadline: float | None = None
         self.ledger: LedgerHolder | None = None
+        self.mode = ScopeMode.OWNED
 
     def pass_seconds(self, seconds: float) -> None:
         self.now_ns += int(seconds * SECOND_NS)
@@ -84,6 +87,7 @@ class World:
             now_ns=lambda: self.now_ns,
             deadline_seconds=30.0,
             ledger=self.ledger,
+            mode=self.mode,
         )
 
 
@@ -104,6 +108,7 @@ class _Logs(SaidLogs):
 
     async def read(self, *asked: Any, **when: Any) -> dict[LogStream, Outcome[CallLog]]:
         self._world.made += 1
+        self._world.deadline = when["deadline"]
         self._said = self._world.calls
         return await super().read(*asked, **when)
 
@@ -265,7 +270,7 @@ def test_what_failed_is_stood_in_for_and_says_so(client: httpx.Client, world: Wo
         assert answer["totals"] == first["totals"]
         states = {source["name"]: source for source in answer["sources"]}
         assert states["request-logs"]["status"] == "ok"  # of a range that was over
-        assert "1000 seconds ago" in states["request-logs"]["notes"]
+        assert "1000 seconds before 2026-05-01T12:16:40Z" in states["request-logs"]["notes"]
         assert "did not answer in time" in states["request-logs"]["notes"]
         assert "notes" not in states["usage-metrics"]
     assert world.made == made + 1  # for some seconds nobody tries again
@@ -275,6 +280,42 @@ def test_what_failed_is_stood_in_for_and_says_so(client: httpx.Client, world: Wo
     back = get(client)
     assert "age" not in back.headers
     assert json.loads(back.content)["sources"][2].get("notes") is None
+
+
+def test_who_waits_longer_is_not_answered_with_what_was_cut_short(
+    client: httpx.Client, world: World
+) -> None:
+    whole, world.calls = world.calls, dict.fromkeys(LogStream, FAILED)
+    short = get(client, Prefer="wait=1")
+    assert json.loads(short.content)["totals"]["requests_count_total"] is None
+    assert "age" in get(client, Prefer="wait=1").headers
+    assert world.made == 1
+    world.calls = whole
+    longer = get(client)
+    assert "age" not in longer.headers
+    assert json.loads(longer.content)["totals"]["requests_count_total"]
+    # What is whole is for everybody, however long they would wait.
+    assert get(client, Prefer="wait=120").content == longer.content
+    assert get(client, Prefer="wait=1").content == longer.content
+    assert world.made == 2
+
+
+def test_who_waits_longer_has_it_tried_again_where_one_stands_in(
+    client: httpx.Client, world: World
+) -> None:
+    first = get(client)
+    world.pass_seconds(1000)
+    whole, world.calls = world.calls, dict.fromkeys(LogStream, FAILED)
+    assert get(client, Prefer="wait=1").headers["age"] == "1000"
+    assert get(client, Prefer="wait=1").headers["age"] == "1000"
+    assert world.made == 2
+    assert get(client, Prefer="wait=2").headers["age"] == "1000"
+    assert world.made == 3
+    world.calls = whole
+    assert get(client, Prefer="wait=1").headers["age"] == "1000"
+    longer = get(client)
+    assert "age" not in longer.headers
+    assert json.loads(longer.content)["totals"] == json.loads(first.content)["totals"]
 
 
 def test_of_an_open_range_what_was_not_seen_is_a_gap(client: httpx.Client, world: World) -> None:
@@ -294,6 +335,27 @@ def test_of_an_open_range_what_was_not_seen_is_a_gap(client: httpx.Client, world
     ]
     assert logs["coverage"] == pytest.approx(12 / 12.5)
     assert "requests_count_total" in logs["affects"]
+
+
+@pytest.mark.parametrize(("path", "unknown"), [(SUMMARY, None), ("/system/metrics", 0)])
+def test_so_it_is_of_the_periods_of_a_series(
+    client: httpx.Client, world: World, path: str, unknown: int | None
+) -> None:
+    params = {"start": "2026-05-01T00:00:00Z", "end": "2026-05-01T23:59:59Z", "interval": "hour"}
+    world.pass_seconds(-1200)
+    client.get(path, params=params).raise_for_status()
+    world.pass_seconds(3000)
+    world.calls = dict.fromkeys(LogStream, FAILED)
+    old = client.get(path, params=params)
+    assert old.headers["age"] == "3000"
+    periods = json.loads(old.content)["periods"]
+    logs = ["request-logs", "exposed-request-logs"]
+    assert [period["incomplete"] for period in periods[10:14]] == [[], logs, logs, []]
+    # Something of the hour that it was made in, and nothing of the next, which goes on.
+    told = [period["totals"]["requests_count_total"] for period in periods[10:14]]
+    assert told == [0, 0, unknown, 0]
+    assert periods[12]["totals"]["cpu_hours_total"] == 0
+    assert periods[12]["totals"]["users"] == []
 
 
 def test_a_file_that_is_old_says_so_too(client: httpx.Client, world: World) -> None:

@@ -12,23 +12,22 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from litestar import Litestar, Request, Response, route
 from litestar.enums import HttpMethod
-from litestar.middleware import DefineMiddleware
 from structlog.testing import capture_logs
 
 from oscar_metrics.handlers import audit
-from oscar_metrics.handlers.answer_headers import AnswerHeaders
-from oscar_metrics.handlers.audit import Audited
 from oscar_metrics.handlers.bounded_http import BoundedHttp
 from oscar_metrics.handlers.connection_settings import ConnectionSettings
 from oscar_metrics.handlers.cors import Cors
-from oscar_metrics.handlers.ended_early import EndedEarly
-from oscar_metrics.handlers.measured import Measured
+from oscar_metrics.handlers.edge import Edge
 from oscar_metrics.handlers.streamed import Streamed
+from oscar_metrics.resilience.lanes import LaneSettings
 from oscar_metrics.telemetry import Telemetry
-from tests.contract.serving import listening
+from tests.contract.neighbours import basic
+from tests.contract.serving import WHOLE, aggregator, call, listening, log, serving
 from tests.contract.test_bounds import dial, rest
 from tests.servers.process import wait_until
 
@@ -96,15 +95,14 @@ def impatient() -> Iterator[Served]:
 @contextlib.contextmanager
 def serving_pieces(settings: ConnectionSettings) -> Iterator[Served]:
     pieces = Pieces()
-    ended_early = DefineMiddleware(EndedEarly, stop=asyncio.Event())
     reads = [HttpMethod.GET, HttpMethod.HEAD]
     routes = [
-        route("/pieces/{count:int}", http_method=reads, middleware=[ended_early])(pieces.answer),
+        route("/pieces/{count:int}", http_method=reads)(pieces.answer),
         route("/small", http_method=reads)(pieces.small),
     ]
     litestar = Litestar(routes, openapi_config=None, logging_config=None)
     telemetry = Telemetry()
-    app = Measured(AnswerHeaders(Audited(litestar), Cors(())), telemetry)
+    app = Edge(litestar, Cors(()), telemetry)
     with (
         listening(app, telemetry, settings) as (url, server),
         httpx.Client(base_url=url, timeout=30) as client,
@@ -243,3 +241,28 @@ def read_until_ended(served: Served) -> None:
         for number, _ in enumerate(response.iter_raw()):
             if number == 10:
                 served.end()
+
+
+def test_so_many_are_sent_at_a_time_and_no_more() -> None:
+    users = {call("cowsay", f"user-{number}", "ES"): 1 for number in range(60_000)}
+    world = msgspec.structs.replace(WHOLE, executions=log(users))
+    telemetry = Telemetry()
+    lanes = LaneSettings(streams_at_once=1)
+    path = "/system/metrics/breakdown?group_by=user&start=2026-04-01T00:00:00Z"
+    with serving(aggregator(world, telemetry), telemetry, lanes=lanes) as client:
+        address = client.base_url.host, client.base_url.port or 0
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(address)
+            head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {basic()['Authorization']}"
+            slow.sendall(f"{head}\r\n\r\n".encode())
+            assert slow.recv(1000).startswith(b"HTTP/1.1 200 ")
+            refused = client.get(path)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+            assert refused.json()["error"] == "too many large reports at once"
+            small = client.get("/system/metrics/cowsay?metric=cpu-hours")
+            assert small.status_code == 200
+        wait_until(lambda: client.get(path).is_success, "the place", timeout_seconds=20)
+        whole = client.get(path)
+        assert len(whole.json()["items"]) == len(users)
+        assert "etag" not in whole.headers

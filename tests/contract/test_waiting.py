@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 import httpx
 import pytest
 
 from oscar_metrics.aggregator import Aggregator
+from oscar_metrics.auth.caller import ADMINISTRATOR, Caller
 from oscar_metrics.facts import LogStream
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.roster import RosterFile
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.neighbours import CREDENTIALS, neighbourhood
-from tests.contract.serving import NOW_NS, WHOLE, SaidLogs, serving
+from tests.contract.serving import NOW_NS, WHOLE, KnownTokens, SaidLogs, serving
 
 MOST_SECONDS = 20
 ROUTES = (
@@ -100,3 +102,34 @@ def test_errors_say_what_was_heard_too() -> None:
             response = client.get(path, headers={**CREDENTIALS["root"], "Prefer": "wait=5"})
             assert response.status_code == status
             assert response.headers.get("preference-applied") == applied
+
+
+class SlowTokens(KnownTokens):
+    """Finds out whose a token is a little later."""
+
+    def __init__(self, takes_seconds: float) -> None:
+        super().__init__({"token": ADMINISTRATOR})
+        self._takes_seconds = takes_seconds
+
+    async def caller(self, token: str) -> Caller:
+        await asyncio.sleep(self._takes_seconds)
+        return await super().caller(token)
+
+
+@pytest.mark.parametrize(("takes_seconds", "status"), [(0.5, 200), (60, 503)])
+def test_finding_out_who_asks_takes_of_the_same_time(takes_seconds: float, status: int) -> None:
+    logs, telemetry = TimedLogs(), Telemetry()
+    sources = Sources(
+        geoip=GeoIP(None), roster=RosterFile(None), inventory=None, usage=None, logs=logs
+    )
+    answering = Aggregator(
+        sources, telemetry=telemetry, now_ns=lambda: NOW_NS, deadline_seconds=10.0
+    )
+    with serving(answering, telemetry, admin=False, users=SlowTokens(takes_seconds)) as client:
+        headers = {"Authorization": "Bearer token", "Prefer": "wait=1"}
+        response = client.get("/system/metrics", headers=headers)
+    assert response.status_code == status
+    assert all(0 < given <= 0.5 for given in logs.given_seconds)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        assert response.json()["error"] == "identity provider unavailable"
+        assert int(response.headers["retry-after"]) > 0

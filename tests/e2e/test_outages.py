@@ -116,6 +116,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             },
         }
         with running(settings, directory / "server") as client:
+            # What was known before an outage is not to stand in for what is looked at here.
+            client.headers["Cache-Control"] = "no-cache"
             yield Stack(
                 loki=loki,
                 prometheus=prometheus,

@@ -239,6 +239,5 @@ def test_nothing_is_sealed_halfway(log_folder: Path, tmp_path: Path) -> None:
             wait_until(lambda: seals() >= sealed, "hours", timeout_seconds=40)  # noqa: B023 - called here
             server.send(signal.SIGTERM)
             server.ended(20)
-        assert events(server)[-1] == "stopped"
         done = command_here(["ledger", "verify"], settings)
         assert done.returncode == 0, done.stdout

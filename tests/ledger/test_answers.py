@@ -15,14 +15,14 @@ from msgspec import UNSET
 from oscar_metrics.admission import Admitted
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.auth.caller import ADMINISTRATOR
-from oscar_metrics.errors import BadRequest
+from oscar_metrics.errors import BadRequest, LedgerError
 from oscar_metrics.facts import Inventory, LogStream, Service
 from oscar_metrics.ledger.candidates import of_calls
 from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.seals import KIND_OF, Candidate, SealKind, Verdict
 from oscar_metrics.ledger.store import LedgerStore
-from oscar_metrics.outcome import Gap, GapReason
+from oscar_metrics.outcome import Gap, GapReason, Unavailable
 from oscar_metrics.periods import Interval, periods
 from oscar_metrics.scope import Viewer
 from oscar_metrics.sources.countries import Countries, GeoIP
@@ -42,6 +42,7 @@ from oscar_metrics.timerange import (
     report_range,
 )
 from oscar_metrics.wire import Breakdown, GroupBy, Metric, Summary, Value
+from tests.contract.serving import SaidLogs
 
 BOTH = frozenset(LogStream)
 START_NS = parse_instant("2026-02-27T00:00:00Z")
@@ -114,7 +115,7 @@ class Administrator:
 
 
 def aggregator(
-    logs: LogFiles | None, store: LedgerStore | None, *, now_ns: int = NOW_NS
+    logs: LogFiles | SaidLogs | None, store: LedgerStore | None, *, now_ns: int = NOW_NS
 ) -> Administrator:
     asked = Aggregator(
         Sources(geoip=GeoIP(None), roster=RosterFile(None), logs=logs),
@@ -208,6 +209,46 @@ async def test_with_its_source_gone_a_report_reads_what_is_sealed_and_names_the_
     assert [gap.reason for gap in source.gaps] == [GapReason.NOT_SEALED]
     nothing = await alone.summary(asked(half_ns, NOW_NS - SECOND_NS))
     assert nothing.totals.requests_count_total is None
+
+
+async def test_what_is_not_sealed_of_a_source_that_fails_may_be_had_later(
+    logs: LogFiles, store: DuckLedger
+) -> None:
+    half_ns = START_NS + 2 * DAY_NS
+    await store.seal(await candidates(logs, Span(START_NS, half_ns)), now_ns=SEALED_AT_NS)
+    out = Unavailable(origin="loki", notes=("Loki is out",))
+    failing = aggregator(SaidLogs(dict.fromkeys(LogStream, out)), store)
+    for last_ns in (half_ns - 100 * SECOND_NS, NOW_NS - SECOND_NS):
+        report = await failing.summary(asked(START_NS, last_ns))
+        source = next(source for source in report.sources if source.name == "request-logs")
+        assert source.status == "partial"
+        assert [gap.reason for gap in source.gaps] == [GapReason.FAILED]
+        assert "Loki is out" in str(source.notes)
+
+
+class Unreadable(DuckLedger):
+    """Knows what is sealed, and cannot read it back: at a report's deadline, say."""
+
+    async def call_sums(self, *_: Any, **__: Any) -> Any:
+        raise LedgerError("it had not answered in time")
+
+
+@pytest.mark.parametrize("sealed", [*LogStream, None])
+async def test_what_the_ledger_cannot_read_back_is_asked_of_the_source(
+    logs: LogFiles, tmp_path: Path, sealed: LogStream | None
+) -> None:
+    """Of each log alone, too: then the other's same hour is open."""
+    hour = Span(START_NS, START_NS + HOUR_NS)
+    kinds = {KIND_OF[stream] for stream in LogStream if sealed in (stream, None)}
+    chosen = [each for each in await candidates(logs, hour) if each.kind in kinds]
+    store = Unreadable.open(tmp_path / "ledger.duckdb", create=True, memory_mb=128, threads=2)
+    try:
+        await store.seal(chosen, now_ns=SEALED_AT_NS)
+        span = asked(hour.start_ns, hour.stop_ns - SECOND_NS)
+        report = await aggregator(logs, store).summary(span)
+        assert report.totals == (await aggregator(logs, None).summary(span)).totals
+    finally:
+        await store.aclose()
 
 
 async def test_an_hour_with_a_gap_is_asked_again_and_read_when_nobody_knows_better(

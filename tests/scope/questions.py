@@ -48,6 +48,10 @@ async def ask(client: httpx.AsyncClient, question: Question, *, user: str = ME) 
     )
 
 
+# What they say changes with the times, and tells nothing else.
+_OF_THE_BYTES = ("content-length", "etag")
+
+
 def without_times(answer: Answer) -> Answer:
     """The answer but for when its sources were read, and for what chance decides.
 
@@ -60,7 +64,7 @@ def without_times(answer: Answer) -> Answer:
     headers = [(name, re.sub(r"forgotten-[0-9a-f]{8}", "", text)) for name, text in answer.headers]
     return Answer(
         status=answer.status,
-        headers=tuple((name, text) for name, text in headers if name != "content-length"),
+        headers=tuple((name, text) for name, text in headers if name not in _OF_THE_BYTES),
         body=body,
     )
 

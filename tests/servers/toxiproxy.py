@@ -32,6 +32,7 @@ class Toxiproxy:
             directory / "toxiproxy.log",
             environment={"LOG_LEVEL": "error"},
         )
+        self._proxies: list[Proxy] = []
 
     @classmethod
     @contextmanager
@@ -42,11 +43,18 @@ class Toxiproxy:
         """
         toxiproxy = cls(directory)
         try:
-            toxiproxy._process.start(toxiproxy._ready, timeout_seconds=30)
+            toxiproxy.restart()
             yield toxiproxy
         finally:
             toxiproxy._process.stop()
             toxiproxy._client.close()
+
+    def restart(self) -> None:
+        """Start Toxiproxy anew, with all proxies and toxics as they were; none may be changing."""
+        self._process.stop()
+        self._process.start(self._ready, timeout_seconds=30)
+        for proxy in self._proxies:
+            proxy.make()
 
     def proxy(self, name: str, upstream: str) -> Proxy:
         """Put a proxy, which does no harm yet, before `upstream`: host:port, or a URL.
@@ -54,7 +62,10 @@ class Toxiproxy:
         It passes bytes on, so TLS is between its client and the upstream. Raises ServerError if
         the name is taken.
         """
-        return Proxy(self._client, name, upstream)
+        proxy = Proxy(self._client, name, upstream)
+        proxy.make()
+        self._proxies.append(proxy)
+        return proxy
 
     def _ready(self) -> bool:
         return self._client.get("/version").status_code == httpx.codes.OK
@@ -79,7 +90,6 @@ class Proxy:
         self._upstream = parts.netloc
         self._toxics: list[tuple[str, Mapping[str, int]]] = []
         self._down = False
-        self._make()
 
     @contextmanager
     def toxic(self, kind: str, **attributes: int) -> Iterator[None]:
@@ -119,9 +129,10 @@ class Proxy:
 
     def _remake(self) -> None:
         self._call("DELETE", f"/proxies/{self.name}")
-        self._make()
+        self.make()
 
-    def _make(self) -> None:
+    def make(self) -> None:
+        """Have Toxiproxy know it, and the toxics in force."""
         path = f"/proxies/{self.name}"
         proxy = {"name": self.name, "listen": self.address, "upstream": self._upstream}
         self._call("POST", "/proxies", {**proxy, "enabled": False})

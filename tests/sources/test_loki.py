@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -271,6 +272,57 @@ async def test_what_is_no_answer_is_no_number(loki: Loki, reply: Reply, says: st
     assert [finding.level for finding in found] == [Level.PROBLEM]
 
 
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        ("limits", b'{"limits": {"max_entries_limit_per_query": -5}}'),
+        ("limits", b'{"limits": {"retention_period": "' + b"9" * 5000 + b'y"}}'),
+        ("split", b'{"data": {"stats": {"summary": {"splits": 86400000000000}}}}'),
+        ("split", b'{"data": {"stats": {"summary": {"splits": -5}}}}'),
+        ("split", b'{"data": {"stats": {"summary": {"splits": 0}}}}'),
+    ],
+)
+async def test_what_loki_says_of_itself_and_cannot_be_changes_no_number(
+    loki: Loki, route: str, said: bytes
+) -> None:
+    streams = Streams(loki)
+    streams.write([(streams.slot_ns + n * SECOND_NS, call(f"{n}")) for n in range(900)])
+    asked = 0
+
+    def absurd(request: Request) -> Reply | None:
+        nonlocal asked
+        asked += 1
+        about = "split" if "om_asked=" in request.parameters.get("query", "") else request.path
+        return Reply(body=said) if route in about else None
+
+    async with interposed(loki.url, absurd) as url:
+        outcome = await streams.at(url).read(streams.slot_ns, streams.slot_ns + SLOT_NS)
+    assert isinstance(outcome, Ok), outcome
+    assert total(outcome) == 900
+    assert asked < 20
+
+
+async def test_what_loki_warns_of_may_be_missing(loki: Loki) -> None:
+    streams = Streams(loki)
+    streams.write([(streams.slot_ns + n * SECOND_NS, call(f"{n}")) for n in range(10)])
+    warned = b',"warnings":["a querier is down"]}'
+
+    def warning(request: Request) -> Reply | None:
+        if "direction" not in request.parameters:
+            return None
+        real = httpx.get(f"{loki.url}{request.path}", params=request.parameters)
+        return Reply(body=real.content.rstrip()[:-1] + warned)
+
+    async with interposed(loki.url, warning) as url:
+        there = streams.at(url)
+        outcome = await there.read(streams.slot_ns, streams.slot_ns + SLOT_NS)
+        counted = await there.count(streams.slot_ns, streams.slot_ns + SLOT_NS, "cowsay")
+    for found in (outcome, counted):
+        assert isinstance(found, Partial), found
+        assert found.doubts == ("Loki says that its answers may be incomplete",)
+    assert total(outcome) == 10
+
+
 async def test_a_loki_that_never_answers_in_time_says_nothing(tmp_path: Path) -> None:
     require("loki")
     with Loki.start(tmp_path, limits={"query_timeout": "1ms"}) as server:
@@ -312,8 +364,10 @@ async def test_what_was_counted_before_loki_went_stands_and_the_rest_is_a_gap(lo
     async with interposed(loki.url, gone_after_ten) as url:
         outcome = await streams.at(url).read(start_ns, start_ns + HOUR_NS)
     assert isinstance(outcome, Partial), outcome
-    (gap,) = outcome.gaps
-    assert gap.reason is GapReason.FAILED
+    edge, gap = outcome.gaps
+    # Whether that is all there was at its beginning could not be asked any more.
+    assert edge.span == Span(start_ns, start_ns + 1)
+    assert {edge.reason, gap.reason} == {GapReason.FAILED}
     assert gap.span.stop_ns == start_ns + HOUR_NS
     assert total(outcome) == (gap.span.start_ns - start_ns) // SECOND_NS > 800
     assert "Loki could not be reached" in outcome.notes

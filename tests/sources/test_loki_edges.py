@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from oscar_metrics.outcome import Ok, Partial
-from oscar_metrics.timerange import DAY_NS, HOUR_NS, MILLISECOND_NS, SECOND_NS
+from oscar_metrics.outcome import GapReason, Ok, Partial
+from oscar_metrics.timerange import DAY_NS, HOUR_NS, MILLISECOND_NS, SECOND_NS, Span
 from tests.servers.build import require
 from tests.servers.loki import Loki
+from tests.sources.interposed import HANG, Reply, Request, interposed
 from tests.sources.loki_streams import Streams, call, facts, total
 
 # On the hour, on the half, and elsewhere: all of them whole milliseconds.
@@ -53,3 +54,30 @@ async def test_the_last_line_of_a_chunk_is_counted_wherever_questions_begin(
             counted = await streams.count(start_ns, end_ns, "cowsay", users=users)
             assert isinstance(counted, Ok | Partial)
             assert sum(counted.facts.calls.values()) == 120
+
+
+async def test_edges_that_a_deadline_leaves_unsure_are_gaps(loki: Loki) -> None:
+    streams = Streams(loki)
+    start_ns = streams.now_ns // HOUR_NS * HOUR_NS - 6 * HOUR_NS
+    lines = [start_ns + n * 60 * SECOND_NS for n in range(120)]
+    streams.write([(at_ns, call(note=f"{at_ns}")) for at_ns in lines])
+    streams.flush(start_ns, start_ns + 2 * HOUR_NS, len(lines))
+
+    def hang_at_edges(request: Request) -> Reply | None:
+        return HANG if "count_over_time" in request.parameters.get("query", "") else None
+
+    async with interposed(loki.url, hang_at_edges) as url:
+        outcome = await streams.at(url).read(start_ns, start_ns + 2 * HOUR_NS, seconds=1)
+    assert isinstance(outcome, Partial)
+    # Two windows at a time are read, each of which then waits for the edge where it begins.
+    first, second, *rest = outcome.gaps
+    step_ns = second.span.start_ns - start_ns
+    assert step_ns in (HOUR_NS, HOUR_NS // 2)
+    assert (first.span, second.span) == (
+        Span(start_ns, start_ns + 1),
+        Span(start_ns + step_ns, start_ns + step_ns + 1),
+    )
+    unread = Span(start_ns + 2 * step_ns, start_ns + 2 * HOUR_NS)
+    assert [gap.span for gap in rest] == ([unread] if unread.length_ns else [])
+    assert {gap.reason for gap in outcome.gaps} == {GapReason.DEADLINE}
+    assert total(outcome) == 2 * step_ns // (60 * SECOND_NS)

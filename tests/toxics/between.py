@@ -128,6 +128,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         super().setup()
 
+    def finish(self) -> None:
+        # The server closes the socket that was accepted, and not what was made of it.
+        with contextlib.suppress(OSError), self.request:
+            super().finish()
+
     def do_GET(self) -> None:
         self.close_connection = True
         headers = {name.lower(): value for name, value in self.headers.items()}

@@ -17,7 +17,7 @@ Truths = dict[tuple[Question, Caller], Answer]
 @pytest.fixture(scope="package", name="stack")
 def started_stack(keycloak: Keycloak, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Every upstream behind a proxy, and our server before them."""
-    for server in ("loki", "prometheus", "etcd", "kube-apiserver", "kwok", "toxiproxy"):
+    for server in ("loki", "prometheus", "etcd", "kube-apiserver", "kwok", "redis", "toxiproxy"):
         require(server)
     with stack(tmp_path_factory.mktemp("toxics"), keycloak) as running:
         yield running

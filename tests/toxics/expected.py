@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 
-from tests.toxics.questions import Answer, Caller, Figure, Question, Source
+import msgspec
+
+from tests.toxics.questions import Answer, Asked, Caller, Figure, Question, Source
 from tests.toxics.toxics import Effect
 
 _SLACK = 1e-6
 _HTTP_OK, _HTTP_UNAVAILABLE = 200, 503
 
+NO_INVENTORY, NO_ISSUER = "service inventory unavailable", "identity provider unavailable"
 INVENTORY, USAGE = "service-inventory", "usage-metrics"
 CALLS, EXPOSED = "request-logs", "exposed-request-logs"
 COUNTRIES, ROSTER = "country-attribution", "user-roster"
@@ -30,21 +33,26 @@ class Upstream(StrEnum):
     KEYCLOAK = "keycloak"
 
 
+# Of no source: answers are kept there, and without it every report is what it was.
+REDIS = "redis"
+
 # The sources whose lines in a report may be others while an upstream is out of sorts. Countries
 # and users are those of calls; series are told by what is deployed.
-TOUCHES: Mapping[Upstream, frozenset[str]] = {
+TOUCHES: Mapping[str, frozenset[str]] = {
     Upstream.LOKI: frozenset({CALLS, EXPOSED, COUNTRIES, ROSTER}),
     Upstream.PROMETHEUS: frozenset({USAGE}),
     Upstream.KUBERNETES: frozenset({INVENTORY, USAGE}),
     Upstream.KEYCLOAK: frozenset(),
+    REDIS: frozenset(),
 }
 # Those that have nothing of their own to say while it is out altogether. Pods' own logs stand in
 # for Loki's, and services are known by the form of their names.
-_SILENCED: Mapping[Upstream, frozenset[str]] = {
+_SILENCED: Mapping[str, frozenset[str]] = {
     Upstream.LOKI: frozenset({CALLS, EXPOSED}),
     Upstream.PROMETHEUS: frozenset({USAGE}),
     Upstream.KUBERNETES: frozenset({INVENTORY}),
     Upstream.KEYCLOAK: frozenset(),
+    REDIS: frozenset(),
 }
 _STANDS_IN = {CALLS: "pod-logs", EXPOSED: "pod-logs"}
 
@@ -106,16 +114,27 @@ def faults(
     *,
     question: Question,
     caller: Caller,
-    upstreams: Collection[Upstream],
+    upstreams: Collection[str],
     effect: Effect,
+    asked: Asked = Asked.AFRESH,
 ) -> list[str]:
     """What is wrong with an answer, of which `truth` is the one with every upstream well.
 
-    `effect` is what is left of each of `upstreams`.
+    `effect` is what is left of each of `upstreams`. The truth was kept, for those who may be
+    answered with that.
     """
+    may_be_kept = asked is Asked.AS_EVER
+    if answer.age:
+        return [*_faults_of_kept(answer, truth)] if may_be_kept else ["not made now"]
     refusals = _refusals(caller, upstreams)
     if answer.status != _HTTP_OK:
+        if may_be_kept:
+            refusals -= {NO_INVENTORY}
         return [*_faults_of_refusal(answer, refusals, effect)]
+    if may_be_kept:
+        missing = [name for name, source in answer.sources.items() if source.status == "missing"]
+        if missing:
+            return [f"{', '.join(missing)} missing, though what was kept has them"]
     if refusals and effect is Effect.OUT:
         return ["answered, though it cannot be known what this caller may see"]
     return [
@@ -126,19 +145,17 @@ def faults(
     ]
 
 
-def _of_any(
-    sources: Mapping[Upstream, frozenset[str]], upstreams: Collection[Upstream]
-) -> frozenset[str]:
+def _of_any(sources: Mapping[str, frozenset[str]], upstreams: Collection[str]) -> frozenset[str]:
     return frozenset().union(*(sources[upstream] for upstream in upstreams))
 
 
-def _refusals(caller: Caller, upstreams: Collection[Upstream]) -> frozenset[str]:
+def _refusals(caller: Caller, upstreams: Collection[str]) -> frozenset[str]:
     """What a caller may be told instead of a report; nothing where they must have one."""
     refusals = set()
     if Upstream.KUBERNETES in upstreams and caller is not Caller.ADMINISTRATOR:
-        refusals.add("service inventory unavailable")
+        refusals.add(NO_INVENTORY)
     if Upstream.KEYCLOAK in upstreams and caller is Caller.NEW_USER:
-        refusals.add("identity provider unavailable")
+        refusals.add(NO_ISSUER)
     return frozenset(refusals)
 
 
@@ -150,6 +167,20 @@ def _faults_of_refusal(answer: Answer, refusals: frozenset[str], effect: Effect)
         yield f"refused as {said}, not as {_HTTP_UNAVAILABLE} {' or '.join(sorted(refusals))}"
     if not answer.retry_after.isdecimal() or not int(answer.retry_after):
         yield f"refused without saying when to come back: {answer.retry_after!r}"
+
+
+def _faults_of_kept(answer: Answer, truth: Answer) -> Iterator[str]:
+    """An older answer has the numbers it had, and says of what fails now how old they are."""
+    if (answer.status, answer.rows) != (_HTTP_OK, truth.rows):
+        yield f"kept, and not the truth: {answer.rows}"
+    if list(answer.sources) != list(truth.sources):
+        yield f"other sources: {', '.join(answer.sources)}"
+        return
+    for name, source in answer.sources.items():
+        if msgspec.structs.replace(source, notes=truth.sources[name].notes) != truth.sources[name]:
+            yield f"{name} is not what it was: {source}"
+    if not any("as of" in source.notes for source in answer.sources.values()):
+        yield "kept, and no source says so"
 
 
 def _faults_of_sources(
@@ -183,8 +214,8 @@ def _faults_of_flags(name: str, source: Source, question: Question) -> Iterator[
     if source.status == "ok":
         right = not said
     elif source.status == "partial" and name == USAGE:
-        # It may be that only one of the two measures is in doubt.
-        right = bool(said) and said <= everything
+        # It may be that only one of the two measures is in doubt, which one value need not show.
+        right = said <= everything and (bool(said) or question is Question.VALUE_OF_HOURS)
     else:
         right = said == everything
     if not right:

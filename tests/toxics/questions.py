@@ -18,7 +18,8 @@ Figure = float | frozenset[str] | Mapping[str, float] | None
 SERVICE = "cowsay"
 _NOT_FIGURES = frozenset({"key", "membership", "namespaces", "unattributed"})
 _COMPLETENESS = re.compile(
-    r'([a-z-]+);status=([a-z]+);coverage=([0-9.]+)(?:;notes="((?:[^"\\]|\\.)*)")?(?:, |$)'
+    r"([a-z-]+);status=([a-z]+);coverage=([0-9.]+)(?:;ledger=[0-9.]+)?"
+    r'(?:;notes="((?:[^"\\]|\\.)*)")?(?:, |$)'
 )
 
 
@@ -28,6 +29,18 @@ class Caller(StrEnum):
     ADMINISTRATOR = "administrator"
     KNOWN_USER = "known-user"
     NEW_USER = "new-user"
+
+
+class Asked(StrEnum):
+    """Whether the report is to be made now, or one that was kept may stand in."""
+
+    AFRESH = "afresh"
+    AS_EVER = "as-ever"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """How a request says so."""
+        return {"Cache-Control": "no-cache"} if self is Asked.AFRESH else {}
 
 
 class Question(StrEnum):
@@ -74,10 +87,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer. `rows` are figures by field, by key; what has one row has it under a blank key."""
+    """An answer. `rows` are figures by field, by key; what has one row has it under a blank key.
+
+    `age` is how old what was kept says it is; blank where the report was made now.
+    """
 
     status: int
     seconds: float
+    age: str = ""
     error: str = ""
     retry_after: str = ""
     rows: dict[str, dict[str, Figure]] = {}
@@ -97,7 +114,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
             rows, sources = _of_file(response)
         else:
             rows, sources = _of_json(question, response.json())
-        return cls(status=response.status_code, seconds=seconds, rows=rows, sources=sources)
+        return cls(
+            status=response.status_code,
+            seconds=seconds,
+            age=response.headers.get("age", ""),
+            rows=rows,
+            sources=sources,
+        )
 
 
 def _of_json(

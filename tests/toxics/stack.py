@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -27,9 +28,10 @@ from tests.servers.loki import Loki
 from tests.servers.process import Process
 from tests.servers.prometheus import Prometheus
 from tests.servers.realms import PEOPLE
+from tests.servers.redis import Redis
 from tests.servers.toxiproxy import Proxy, Toxiproxy
-from tests.toxics.expected import Upstream
-from tests.toxics.questions import Answer, Caller, Question
+from tests.toxics.expected import REDIS, Upstream
+from tests.toxics.questions import Answer, Asked, Caller, Question
 
 REALM, USER = "egi", "jane"
 OWNER = PEOPLE[REALM][USER].subject
@@ -53,13 +55,17 @@ class Stack:
     def __init__(
         self,
         corpus: Corpus,
-        proxies: Mapping[Upstream, Proxy],
+        toxiproxy: Toxiproxy,
+        proxies: Mapping[str, Proxy],
+        upstreams: Mapping[str, Loki | Prometheus | KubeCluster | Keycloak | Redis],
         keycloak: Keycloak,
         client: httpx.Client,
         server: Process,
     ) -> None:
         self.corpus = corpus
+        self.toxiproxy = toxiproxy
         self.proxies = proxies
+        self.upstreams = upstreams
         self.server = server
         self._keycloak = keycloak
         self._client = client
@@ -69,12 +75,19 @@ class Stack:
             "end": format_instant(corpus.span.stop_ns - 1),
         }
 
-    def token(self) -> str:
-        """A token of the user, given past the proxy: the issuer knows it, our server does not."""
-        return self._keycloak.token(REALM, USER)
+    @property
+    def url(self) -> str:
+        """Where our server answers."""
+        return str(self._client.base_url)
 
-    def ask(self, question: Question, caller: Caller, token: str = "") -> Answer:
-        """What is answered now; nothing that was stored before is taken for it."""
+    def token(self, client: str = "oscar") -> str:
+        """A token of the user, given past the proxy: the issuer knows it, our server does not."""
+        return self._keycloak.token(REALM, USER, client)
+
+    def ask(
+        self, question: Question, caller: Caller, token: str = "", asked: Asked = Asked.AFRESH
+    ) -> Answer:
+        """What is answered now."""
         credentials: dict[str, Any] = {}
         if caller is not Caller.ADMINISTRATOR:
             credentials["auth"] = lambda request: request  # in the place of the client's own
@@ -83,7 +96,7 @@ class Stack:
         response = self._client.get(
             f"/system/metrics{question.path}",
             params={**self._range, **question.parameters},
-            headers={"Cache-Control": "no-cache", **credentials.pop("headers", {})},
+            headers={**asked.headers, **credentials.pop("headers", {})},
             **credentials,
         )
         return Answer.of(question, response, seconds=time.monotonic() - began)
@@ -95,21 +108,39 @@ class Stack:
 
 
 @contextmanager
-def stack(directory: Path, keycloak: Keycloak) -> Iterator[Stack]:
-    """Start everything, and fill it with the hour before the last whole quarter of an hour."""
+def stack(
+    directory: Path,
+    keycloak: Keycloak,
+    *,
+    hours: int = 1,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Stack]:
+    """Start everything, and fill it with the hours before the last whole quarter of an hour.
+
+    `more` are settings of our server beside the stack's own, or instead of them.
+    """
     stop_ns = time.time_ns() // SLOT_NS * SLOT_NS
-    span = Span(stop_ns - HOUR_NS, stop_ns)
+    span = Span(stop_ns - hours * HOUR_NS, stop_ns)
     corpus = owned(Corpus.generate(6, span, Mix(calls=3000)))
     with contextlib.ExitStack() as running:
         loki = running.enter_context(Loki.start(folder(directory, "loki")))
         prometheus = running.enter_context(Prometheus.start(folder(directory, "prometheus")))
         cluster = running.enter_context(KubeCluster.start(folder(directory, "cluster")))
+        redis = running.enter_context(Redis.start(folder(directory, "redis")))
         toxiproxy = running.enter_context(Toxiproxy.start(folder(directory, "toxiproxy")))
-        proxies = {
+        upstreams: dict[str, Loki | Prometheus | KubeCluster | Keycloak | Redis] = {
+            Upstream.LOKI: loki,
+            Upstream.PROMETHEUS: prometheus,
+            Upstream.KUBERNETES: cluster,
+            Upstream.KEYCLOAK: keycloak,
+            REDIS: redis,
+        }
+        proxies: dict[str, Proxy] = {
             Upstream.LOKI: toxiproxy.proxy("loki", loki.url),
             Upstream.PROMETHEUS: toxiproxy.proxy("prometheus", prometheus.url),
             Upstream.KUBERNETES: toxiproxy.proxy("kubernetes", cluster.url),
             Upstream.KEYCLOAK: toxiproxy.proxy("keycloak", keycloak.url),
+            REDIS: toxiproxy.proxy("redis", redis.url),
         }
         issuer = running.enter_context(keycloak.reached_by(REALM, proxies[Upstream.KEYCLOAK].url))
         fill_loki(loki, corpus)
@@ -131,6 +162,13 @@ def stack(directory: Path, keycloak: Keycloak) -> Iterator[Stack]:
             "OSCAR_METRICS_OIDC_TIMEOUT_SECONDS": "0.4",
             "OSCAR_METRICS_OIDC_KEYS_REFRESH_SECONDS": "1",
             "OSCAR_METRICS_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
+            "OSCAR_METRICS_CACHE": proxies[REDIS].url,
+            "OSCAR_METRICS_CACHE_REDIS_OPEN_SECONDS": _RESILIENCE["OPEN_SECONDS"],
+            "OSCAR_METRICS_CACHE_REDIS_LONGEST_OPEN_SECONDS": _RESILIENCE["LONGEST_OPEN_SECONDS"],
+            # What is kept stands in for what fails, and for nothing else.
+            "OSCAR_METRICS_CACHE_OPEN_SECONDS": "0",
+            "OSCAR_METRICS_CACHE_CLOSED_SECONDS": "0",
+            "OSCAR_METRICS_CACHE_REVALIDATE_SECONDS": "0",
             "INGRESS_HOST": platform.BASE_HOST,
             **countries(server),
             **{
@@ -138,9 +176,10 @@ def stack(directory: Path, keycloak: Keycloak) -> Iterator[Stack]:
                 for upstream in ("LOKI", "PROMETHEUS", "KUBERNETES", "OIDC")
                 for name, value in _RESILIENCE.items()
             },
+            **more,
         }
         client, process = running.enter_context(started(settings, server))
-        yield Stack(corpus, proxies, keycloak, client, process)
+        yield Stack(corpus, toxiproxy, proxies, upstreams, keycloak, client, process)
 
 
 def owned(corpus: Corpus) -> Corpus:

@@ -8,8 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.toxics.expected import CALLS, EXPOSED, INVENTORY, SUPPLIES, USAGE, Upstream, faults
-from tests.toxics.questions import Answer, Caller, Figure, Question, Source
+from tests.toxics.expected import (
+    CALLS,
+    EXPOSED,
+    INVENTORY,
+    REDIS,
+    SUPPLIES,
+    USAGE,
+    Upstream,
+    faults,
+)
+from tests.toxics.questions import Answer, Asked, Caller, Figure, Question, Source
 from tests.toxics.toxics import EACH, MORE, Effect
 
 OK: dict[str, Any] = {"status": "ok", "coverage": 1.0, "notes": ""}
@@ -53,16 +62,23 @@ Change = Callable[[Answer], Answer]
 
 def judged(
     *changes: Change,
-    upstreams: Collection[Upstream] = (Upstream.LOKI,),
+    upstreams: Collection[str] = (Upstream.LOKI,),
     effect: Effect = Effect.SOME,
     caller: Caller = Caller.ADMINISTRATOR,
     question: Question = Question.BREAKDOWN,
+    asked: Asked = Asked.AFRESH,
 ) -> list[str]:
     answer = TRUTH
     for change in changes:
         answer = change(answer)
     return faults(
-        answer, TRUTH, question=question, caller=caller, upstreams=upstreams, effect=effect
+        answer,
+        TRUTH,
+        question=question,
+        caller=caller,
+        upstreams=upstreams,
+        effect=effect,
+        asked=asked,
     )
 
 
@@ -119,10 +135,16 @@ def without(*keys: str) -> Change:
     return change
 
 
+def kept(answer: Answer) -> Answer:
+    """The same from before, saying so of calls."""
+    return source(CALLS, notes="as of then")(msgspec.structs.replace(answer, age="7"))
+
+
 def refused(status: int = 503, error: str = "", retry_after: str = "10") -> Change:
     return lambda _: Answer(status=status, seconds=0.1, error=error, retry_after=retry_after)
 
 
+AS_EVER = {"asked": Asked.AS_EVER}
 NO_INVENTORY = "service inventory unavailable"
 NO_ISSUER = "identity provider unavailable"
 POD_LOGS = {"origin": "pod-logs", "notes": "read instead of loki"}
@@ -164,6 +186,14 @@ EMPTY: dict[str, Figure] = {"users": {}, "countries": {}}
             {"upstreams": [Upstream.KEYCLOAK], "caller": Caller.NEW_USER},
         ),
         ([], {"upstreams": [Upstream.KEYCLOAK], "caller": Caller.KNOWN_USER, "effect": Effect.OUT}),
+        ([], {"upstreams": [REDIS], "caller": Caller.NEW_USER, "effect": Effect.OUT}),
+        ([kept], AS_EVER),
+        ([], AS_EVER),
+        ([partial(CALLS), figures(requests_count_total=9)], AS_EVER),
+        (
+            [refused(error=NO_ISSUER)],
+            {**AS_EVER, "upstreams": [Upstream.KEYCLOAK], "caller": Caller.NEW_USER},
+        ),
         (
             [missing(*FLAGS), nulls(USAGE, CALLS, EXPOSED), without("cowsay", "web")],
             {"upstreams": Upstream, "effect": Effect.OUT},
@@ -208,6 +238,17 @@ KUBERNETES, PROMETHEUS = {"upstreams": [Upstream.KUBERNETES]}, {"upstreams": [Up
             [],
             {"upstreams": [Upstream.KEYCLOAK], "caller": Caller.NEW_USER, "effect": Effect.OUT},
             "cannot be known",
+        ),
+        # What was kept.
+        ([kept], {}, "not made now"),
+        ([kept, source(CALLS, notes="")], AS_EVER, "no source says so"),
+        ([kept, figures(failed_count=0)], AS_EVER, "not the truth"),
+        ([kept, source(CALLS, coverage=0.5)], AS_EVER, "is not what it was"),
+        ([missing(CALLS), nulls(CALLS)], AS_EVER, "missing, though"),
+        (
+            [refused(error=NO_INVENTORY)],
+            {**AS_EVER, **KUBERNETES, "caller": Caller.KNOWN_USER},
+            "refused: 503",
         ),
         # Flags.
         ([missing(USAGE), nulls(USAGE)], {}, "usage-metrics is not what it was"),

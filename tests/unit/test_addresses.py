@@ -33,6 +33,7 @@ PROXY, STRANGER = "10.1.1.1", "203.0.113.9"
         (PROXY, ["1.2.3.4, 10.2.2.2,"], PROXY),
         (PROXY, ["1.2.3.256"], PROXY),
         (PROXY, ["9.9.9.9 1.2.3.4"], PROXY),
+        (PROXY, [f"fe80::1%{'x' * 100}"], PROXY),
         # The ways an address is written.
         (PROXY, ["1.2.3.4:5678"], "1.2.3.4"),
         (PROXY, ["1.2.3.4:"], PROXY),

@@ -41,5 +41,5 @@ NOW = 1_800_000_000.0
     ],
 )
 def test_when_to_ask_again(headers: dict[str, str], seconds: float | None) -> None:
-    sent = {name: value.encode() for name, value in headers.items()}
+    sent = [(name.encode(), value.encode()) for name, value in headers.items()]
     assert retry_after_seconds(httpx.Headers(sent, encoding="utf-8"), NOW) == seconds

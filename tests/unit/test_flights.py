@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 
 import pytest
 
@@ -84,6 +85,27 @@ async def test_when_all_have_gone_it_is_cancelled_and_may_be_begun_anew() -> Non
     assert anew.result() == 2
 
 
+async def test_who_comes_once_it_has_ended_has_it_done_anew() -> None:
+    work = Work()
+    work.may_end.set()
+    came: list[asyncio.Task[int]] = []
+    async with asyncio.TaskGroup() as group:
+        flights: Flights[int] = Flights(group)
+
+        def come() -> None:
+            came.append(group.create_task(flights.shared("same", work)))
+
+        async def ending() -> int:
+            # Who comes then comes before those who waited have heard what it came to.
+            asyncio.get_running_loop().call_soon(come)
+            return await work()
+
+        assert await flights.shared("same", ending) == 1
+        await settled()
+    assert [task.result() for task in came] == [2]
+    assert len(flights) == 0
+
+
 async def test_an_error_is_everybodys_and_is_not_kept() -> None:
     work = Work()
     work.error = BadRequest("too many rows")
@@ -94,9 +116,28 @@ async def test_an_error_is_everybodys_and_is_not_kept() -> None:
         ]
         await settled()
         work.may_end.set()
-        assert [await task for task in waiting] == [[work.error]] * 2
+        assert [error for task in waiting for error in await task] == [work.error] * 2
         work.error = None
         assert await flights.shared("same", work) == 2
+
+
+async def test_an_error_says_no_more_the_more_wait_for_it() -> None:
+    work, told = Work(), list[int]()
+    work.error = ZeroDivisionError()
+
+    async def wait() -> None:
+        try:
+            await flights.shared("same", work)
+        except ZeroDivisionError as exc:
+            told.append(len(list(traceback.walk_tb(exc.__traceback__))))
+
+    async with asyncio.TaskGroup() as group:
+        flights: Flights[int] = Flights(group)
+        for _ in range(50):
+            group.create_task(wait())
+        await settled()
+        work.may_end.set()
+    assert set(told) == {told[0]}
 
 
 async def test_at_the_end_who_waits_is_told_to_ask_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
 
 import pytest
 
@@ -103,7 +104,7 @@ async def test_nobody_waits_for_ever_nor_for_more_than_half_of_the_deadline(
     async with asyncio.TaskGroup() as group:
         group.create_task(first())
         await settled()
-        deadline = asyncio.get_running_loop().time() + 0.1
+        deadline = asyncio.get_running_loop().time() + 1
         with pytest.raises(NotNow):
             async with places.place(LaneName.SHORT, deadline):
                 inside.append(1)
@@ -118,3 +119,23 @@ async def test_an_error_gives_the_place_back() -> None:
         with pytest.raises(ZeroDivisionError):
             async with places.place(LaneName.SHORT, None):
                 raise ZeroDivisionError
+
+
+def pieces() -> Generator[bytes, None, None]:
+    yield from (b"a", b"b")
+
+
+def test_who_is_let_in_to_be_sent_a_large_report_counts_before_its_first_piece() -> None:
+    places = Lanes(LaneSettings(streams_at_once=2), Telemetry())
+    first, second = places.stream(pieces()), places.stream(pieces())
+    with pytest.raises(NotNow):
+        places.stream(pieces())
+    assert b"".join(first) == b"ab"
+    third = places.stream(pieces())
+    # Of one that nobody begins to send nothing is left, closed or dropped.
+    second.close()
+    del third
+    held = [places.stream(pieces()), places.stream(pieces())]
+    with pytest.raises(NotNow):
+        places.stream(pieces())
+    assert [b"".join(each) for each in held] == [b"ab", b"ab"]

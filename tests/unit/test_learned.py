@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oscar_metrics.resilience.learned import (
+    FIRST_WAIT_AFTER_SILENCE_SECONDS,
     FIRST_WAIT_SECONDS,
     LONGEST_WAIT_SECONDS,
     MOST_KINDS,
@@ -97,6 +98,41 @@ def test_what_is_allowed_again_is_soon_asked_for() -> None:
     assert upstream.report(6) == [6, 12, 24, 48, 96, 96]
 
 
+def test_after_silence_everything_is_asked_for_again_within_seconds() -> None:
+    learned = Learned()
+    wait_seconds = FIRST_WAIT_AFTER_SILENCE_SECONDS
+    for amount in (96, 48, 24):
+        learned.refused("kind", amount, 0, first_wait_seconds=wait_seconds)
+    asked = []
+    for _ in range(4):
+        asked.append(learned.amount("kind", MOST, wait_seconds))
+        learned.asked("kind", asked[-1], wait_seconds)
+        learned.answered("kind", asked[-1], wait_seconds)
+    assert asked == [24, 48, 96, 96]
+
+
+def test_a_try_that_nobody_waited_for_is_made_by_the_next_question() -> None:
+    upstream = Upstream(12)
+    upstream.report(1)
+    learned = upstream.learned
+    upstream.now += FIRST_WAIT_SECONDS
+    for _ in range(5):
+        assert learned.amount("kind", MOST, upstream.now) == 24
+        learned.asked("kind", 24, upstream.now)
+        learned.given_up("kind", 24, upstream.now)
+    assert upstream.report(1) == [24, 12]
+    upstream.now += 2 * FIRST_WAIT_SECONDS
+    assert upstream.report(1)[0] == 24
+
+
+def test_what_is_given_up_and_was_no_try_changes_nothing() -> None:
+    upstream = Upstream(12)
+    upstream.report(1)
+    upstream.learned.given_up("kind", 12, upstream.now)
+    upstream.learned.given_up("another", 12, upstream.now)
+    assert upstream.report(1) == [12]
+
+
 def test_questions_begun_before_a_refusal_change_nothing() -> None:
     """An empty day is answered where a busy one was refused; that says nothing of the next."""
     learned = Learned()
@@ -138,7 +174,7 @@ def test_whatever_is_learned_stays_within_bounds_and_the_range_is_asked_for_whol
         covered = 0
         refusals = 0
         while covered < MOST:
-            under_way = []
+            under_way: list[int] = []
             for _ in range(at_once):
                 left = MOST - covered - sum(under_way)
                 if left:

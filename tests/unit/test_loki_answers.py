@@ -20,7 +20,8 @@ _MATRIX = msgspec.json.Decoder(MatrixAnswer, strict=False)
 
 
 def stream(*times: int, **labels: str) -> dict[str, Any]:
-    return {"stream": LABELS | labels, "values": [[str(at), "line"] for at in times]}
+    values = [[str(at), f"line {number}"] for number, at in enumerate(times)]
+    return {"stream": LABELS | labels, "values": values}
 
 
 def lines(*streams: dict[str, Any], query: LogQuery = QUERY, limit: int = 3) -> list[int]:
@@ -55,6 +56,7 @@ def test_lines_that_were_asked_for(streams: list[dict[str, Any]], expected: list
         [stream(100, app="other")],
         [{"stream": {"pod": "oscar-0"}, "values": [["100", "line"]]}],
         [stream(100), stream(101)],
+        [{"stream": LABELS, "values": [["100", "line"], ["100", "line"]]}],
     ],
 )
 def test_lines_that_were_not(streams: list[dict[str, Any]]) -> None:

@@ -207,6 +207,9 @@ PORTAL = b"<html>\n<body>\nPlease log in\n</body>\n</html>\n"
         # As long as the connection lasts: nobody can tell the end of it from a failure.
         b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + LINES,
         reply(b"", "302 Found", "Location: http://127.0.0.1:1/"),
+        # As if nothing had been logged.
+        reply(b"", "204 No Content"),
+        reply(b"", "206 Partial Content"),
     ],
 )
 async def test_what_is_no_log_is_not_read(answer: bytes, tmp_path: Path) -> None:

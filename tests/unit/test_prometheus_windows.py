@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import ServiceKey
@@ -21,13 +23,15 @@ from oscar_metrics.sources.prometheus_windows import (
 from oscar_metrics.timerange import SECOND_NS, Span
 
 KEY = ServiceKey("ns", "cowsay")
+KIND = "cpu"
 HOUR_MS = 3_600_000
+QUARTER_MS = 900_000
 
 
 def windows_of(
     shortest_ms: int, concurrency: int, *, slotted: bool, learned: Learned | None = None
 ) -> Windows:
-    narrowing = Narrowing(learned or Learned(), "cpu", least=HOUR_MS, unanswered_seconds=10)
+    narrowing = Narrowing(learned or Learned(), KIND, least=HOUR_MS, unanswered_seconds=10)
     return Windows(shortest_ms, concurrency, narrowing, slotted=slotted)
 
 
@@ -73,6 +77,40 @@ async def test_the_next_report_begins_with_what_this_one_was_answered(most_ms: i
     assert len(second) < len(first)
     assert max(window.length_ms for window in second) <= most_ms
     assert windows.seconds == {KEY: 6 * 3600}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    minutes=st.tuples(st.integers(0, 300), st.integers(1, 1500)),
+    before=st.lists(st.integers(1, 26), max_size=5),
+    allowed=st.integers(2, 26 * 4),
+)
+async def test_whatever_was_learned_windows_are_cut_at_hours_and_add_up(
+    minutes: tuple[int, int], before: list[int], allowed: int
+) -> None:
+    learned = Learned()
+    for hours_refused in before:
+        learned.refused(KIND, hours_refused * HOUR_MS, 0, least=HOUR_MS)
+    start_ms = minutes[0] * 60_000
+    whole = Window(start_ms, start_ms + minutes[1] * 60_000)
+    answered: list[Window] = []
+
+    async def ask(window: Window) -> Pieces:
+        if window.length_ms > allowed * QUARTER_MS:
+            raise UpstreamError("Prometheus", Reason.LIMIT)
+        answered.append(window)
+        return {window: {KEY: window.length_ms / 1000}}
+
+    windows = windows_of(QUARTER_MS, 2, slotted=True, learned=learned)
+    await windows.add([whole], ask)
+    assert not windows.gaps
+    assert windows.seconds[KEY] == pytest.approx(whole.length_ms / 1000)
+    answered.sort()
+    edges = [whole.start_ms, *(window.stop_ms for window in answered)]
+    assert edges == [*(window.start_ms for window in answered), whole.stop_ms]
+    if allowed >= 4:
+        assert all(at_ms % HOUR_MS == 0 for at_ms in edges[1:-1])
+    assert all(at_ms % QUARTER_MS == 0 for at_ms in edges[1:-1])
 
 
 async def test_no_window_is_shorter_than_allowed_and_what_is_left_is_a_gap() -> None:

@@ -69,7 +69,8 @@ def test_a_file_of_no_use_stops_the_start_and_is_named(
     file = tmp_path / "secret"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(SettingsError, match="expected") as caught:
+    says = "there is no such file" if content is None else "expected"
+    with pytest.raises(SettingsError, match=says) as caught:
         Credentials(CredentialSettings(**{name: str(file)}), "LOKI")
     assert caught.value.setting == f"LOKI_{name.upper()}"
     assert "PLANTED" not in str(caught.value)
