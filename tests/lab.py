@@ -12,12 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from oscar_metrics.timerange import SECOND_NS
 from tests.corpus import platform, sample
-from tests.corpus.origins import loki_streams, pod_logs
+from tests.corpus.origins import add_pods, loki_streams
 from tests.servers import realms
 from tests.servers.build import require
 from tests.servers.keycloak import Keycloak
@@ -87,16 +85,7 @@ def _fill_cluster(cluster: KubeCluster) -> None:
     print("Kubernetes: services, owners and the pods that logged", flush=True)
     for manifest in platform.manifests():
         cluster.apply(manifest)
-    for log in pod_logs(sample.sample()):
-        cluster.add_pod(
-            log.namespace,
-            log.pod,
-            labels=log.labels,
-            containers=[log.container],
-            log_lines_by_container={log.container: log.lines},
-            previous_log_lines={log.container: log.previous} if log.previous else None,
-            started_at=datetime.fromtimestamp(log.started_ns // SECOND_NS, UTC),
-        )
+    add_pods(cluster, sample.sample())
 
 
 def _fill_prometheus(prometheus: Prometheus) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from oscar_metrics.timerange import SECOND_NS
 from tests.corpus.corpus import Corpus
 from tests.corpus.dice import Dice
 from tests.corpus.entries import PODS, Cri, Entry, Workload
 from tests.corpus.times import cri_time, rfc3339
+from tests.servers.kubernetes import KubeCluster
 from tests.servers.loki import Stream
 
 # Namespace and app of each workload's pods. All gateways stand in one place, so that one
@@ -114,6 +117,20 @@ def pod_logs(corpus: Corpus) -> list[PodLog]:
                 )
             )
     return logs
+
+
+def add_pods(cluster: KubeCluster, corpus: Corpus) -> None:
+    """Have a cluster run the pods, with what they have logged."""
+    for log in pod_logs(corpus):
+        cluster.add_pod(
+            log.namespace,
+            log.pod,
+            labels=log.labels,
+            containers=[log.container],
+            log_lines_by_container={log.container: log.lines},
+            previous_log_lines={log.container: log.previous} if log.previous else None,
+            started_at=datetime.fromtimestamp(log.started_ns // SECOND_NS, UTC),
+        )
 
 
 def _runtime_lines(entries: Iterable[Entry]) -> list[str]:

@@ -6,7 +6,6 @@ Each is started and filled once for the whole run.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ import yaml
 
 from oscar_metrics.facts import Roster, RosterUser
 from oscar_metrics.sources.countries import Countries, GeoIP
-from oscar_metrics.timerange import DAY_NS, SECOND_NS, Span, parse_instant
+from oscar_metrics.timerange import DAY_NS, Span, parse_instant
 from tests.corpus import Corpus, platform, sample
 from tests.corpus.corpus import Mix
 from tests.corpus.geoip import write_geoip_database
-from tests.corpus.origins import loki_streams, pod_logs, write_log_files
+from tests.corpus.origins import add_pods, loki_streams, write_log_files
 from tests.servers.build import require
 from tests.servers.kubernetes import KubeCluster
 from tests.servers.loki import Loki
@@ -74,16 +73,7 @@ def cluster(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with KubeCluster.start(tmp_path_factory.mktemp("cluster")) as kube:
         for manifest in (*platform.manifests(), *role_manifests()):
             kube.apply(manifest)
-        for log in pod_logs(corpus):
-            kube.add_pod(
-                log.namespace,
-                log.pod,
-                labels=log.labels,
-                containers=[log.container],
-                log_lines_by_container={log.container: log.lines},
-                previous_log_lines={log.container: log.previous} if log.previous else None,
-                started_at=datetime.fromtimestamp(log.started_ns // SECOND_NS, UTC),
-            )
+        add_pods(kube, corpus)
         yield kube
 
 

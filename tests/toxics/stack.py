@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +18,7 @@ from oscar_metrics.timerange import HOUR_NS, SECOND_NS, SLOT_NS, Span, format_in
 from tests.corpus import Corpus, platform, sample
 from tests.corpus.corpus import Mix
 from tests.corpus.geoip import write_geoip_database
-from tests.corpus.origins import loki_streams, pod_logs
+from tests.corpus.origins import add_pods, loki_streams
 from tests.e2e.conftest import role_manifests
 from tests.e2e.running import started
 from tests.servers.keycloak import Keycloak
@@ -229,16 +228,7 @@ def fill_cluster(cluster: KubeCluster, corpus: Corpus) -> None:
         *role_manifests(),
     ):
         cluster.apply(manifest)
-    for log in pod_logs(corpus):
-        cluster.add_pod(
-            log.namespace,
-            log.pod,
-            labels=log.labels,
-            containers=[log.container],
-            log_lines_by_container={log.container: log.lines},
-            previous_log_lines={log.container: log.previous} if log.previous else None,
-            started_at=datetime.fromtimestamp(log.started_ns // SECOND_NS, UTC),
-        )
+    add_pods(cluster, corpus)
 
 
 def fill_prometheus(prometheus: Prometheus, span: Span) -> None:
