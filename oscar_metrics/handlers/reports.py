@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -80,18 +80,13 @@ class Reports:
             query.refuse_unknown()
             return metric, asked
 
+        async def report(
+            admitted: Admitted, metric: Metric, asked: ReportRange, notes: Notes
+        ) -> Reported:
+            return await self._value(admitted, asked, service, metric, notes)
+
         def prepare() -> Prepared:
-            understood = _Understood(parsed)
-            if _sees_everything(viewer):
-                understood.value()
-
-            async def make(deadline: float | None, notes: Notes) -> Reported:
-                admitted = await self._admitted(viewer, deadline, notes)
-                with _one_refusal(admitted, service):
-                    metric, asked = understood.value()
-                    return await self._value(admitted, asked, service, metric, notes)
-
-            return Prepared(make=make, span=understood.span)
+            return self._of_service(viewer, service, parsed, report)
 
         return await self._answers.answer(
             request, query, _question(request, query, viewer), prepare
@@ -123,22 +118,17 @@ class Reports:
             key = query.text("metric")
             return None if key is None else _service_metric(key), asked
 
+        async def report(
+            admitted: Admitted, metric: Metric | None, asked: ReportRange, notes: Notes
+        ) -> Reported:
+            if metric is None:
+                return await self._service(admitted, asked, service, notes)
+            return await self._value(admitted, asked, service, metric, notes, shown=_zeros)
+
         def prepare() -> Prepared:
             if administrator:
                 self._range(query)
-            understood = _Understood(parsed)
-            if _sees_everything(viewer):
-                understood.value()
-
-            async def make(deadline: float | None, notes: Notes) -> Reported:
-                admitted = await self._admitted(viewer, deadline, notes)
-                with _one_refusal(admitted, service):
-                    metric, asked = understood.value()
-                    if metric is None:
-                        return await self._service(admitted, asked, service, notes)
-                    return await self._value(admitted, asked, service, metric, notes, shown=_zeros)
-
-            return Prepared(make=make, span=understood.span)
+            return self._of_service(viewer, service, parsed, report)
 
         question = _question(request, query, viewer, service=service)
         return await self._answers.answer(request, query, question, prepare)
@@ -255,6 +245,26 @@ class Reports:
         return await self._answers.answer(
             request, query, _question(request, query, viewer), prepare
         )
+
+    def _of_service(
+        self,
+        viewer: Viewer,
+        service: str,
+        parse: Callable[[], tuple[T, ReportRange]],
+        report: Callable[[Admitted, T, ReportRange, Notes], Awaitable[Reported]],
+    ) -> Prepared:
+        """How a report of one service is made: who may not know of it hears nothing but that."""
+        understood = _Understood(parse)
+        if _sees_everything(viewer):
+            understood.value()
+
+        async def make(deadline: float | None, notes: Notes) -> Reported:
+            admitted = await self._admitted(viewer, deadline, notes)
+            with _one_refusal(admitted, service):
+                what, asked = understood.value()
+                return await report(admitted, what, asked, notes)
+
+        return Prepared(make=make, span=understood.span)
 
     async def _admitted(self, viewer: Viewer, deadline: float | None, notes: Notes) -> Admitted:
         if viewer.owner:
