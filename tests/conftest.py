@@ -48,8 +48,12 @@ def _skipped(config: pytest.Config) -> list[str]:
     return sorted({report.nodeid for report in reporter.stats.get("skipped", [])})
 
 
+# Servers that live as long as their module hold on to this very list of processors.
+_LOG = structlog.get_config()
+
+
 @pytest.fixture(autouse=True)
 def _log_as_it_was() -> Iterator[None]:
     """A command that runs within a test sets up the log; tests after it look at theirs."""
     yield
-    structlog.reset_defaults()
+    structlog.configure(**_LOG)
