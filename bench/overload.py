@@ -6,8 +6,11 @@
 Nothing is kept of what is asked: each report begins another second. Reports over long ranges are
 asked for one at a time first, and then, again and again, by ten times as many at once as the lane
 of long reports takes, those that wait included. Meanwhile, and before, a kept report and reports
-over short ranges are asked for by one each. A ledger's reports need processors, of which the
-server has all there are and who asks has one; a Loki's need its answers, each late by 50 ms.
+over short ranges are asked for by one each. Of those who come first, some wait for their turn; as
+more come than may wait, none do from then on, so the first burst is told apart. A ledger's reports
+need processors, of which the server has all there are and who asks has one; a Loki's need its
+answers, each late by 50 ms, and it has of the processors what the server leaves, as one on another
+machine would.
 Figures: the p99 of those admitted within 3 times that of one at a time, the median of those
 refused under 50 ms, and kept and short ones go on.
 """
@@ -51,13 +54,7 @@ def main() -> None:
     parser.add_argument("--only", choices=tuple(SERVERS), help="one of both")
     parser.add_argument("--seconds", type=float, default=15, help="of load, over each")
     parser.add_argument("--keep", type=Path, help="a folder to build in, or to use what was built")
-    usual = LaneSettings()
-    parser.add_argument("--at-once", type=int, default=usual.long_reports_at_once)
-    parser.add_argument("--queued", type=int, default=usual.long_reports_queued)
     arguments = parser.parse_args()
-    os.environ["OSCAR_METRICS_LONG_REPORTS_AT_ONCE"] = str(arguments.at_once)
-    os.environ["OSCAR_METRICS_LONG_REPORTS_QUEUED"] = str(arguments.queued)
-    who = TIMES_ADMITTED * (arguments.at_once + arguments.queued)
     os.sched_setaffinity(0, {_load.OUR_CORE})
     for name, served in SERVERS.items():
         if arguments.only in (None, name):
@@ -67,7 +64,7 @@ def main() -> None:
                     port = client.base_url.port
                     assert port is not None
                     print(f"\nover a {name}")
-                    uvloop.run(compare(port, stop_ns, who, arguments.seconds))
+                    uvloop.run(compare(port, stop_ns, WHO[name], arguments.seconds))
                     mb = _load.peak_mb(server.pid)
                     print(f"server, resident at most: {mb:.0f} MB", flush=True)
 
@@ -81,19 +78,27 @@ async def compare(port: int, stop_ns: int, who: int, seconds: float) -> None:
         "short": await for_seconds(asked.short, 3),
         "kept": await for_seconds(asked.kept, 3),
     }
+    first = await asked.long(who)
     async with asyncio.TaskGroup() as group:
         long = group.create_task(for_seconds(lambda: asked.long(who), seconds))
         short = group.create_task(for_seconds(asked.short, seconds))
         kept = group.create_task(for_seconds(asked.kept, seconds))
-    admitted = [answer for answer in long.result() if answer.status == OK]
-    refused = [answer for answer in long.result() if answer.status == REFUSED]
-    assert len(admitted) + len(refused) == len(long.result())
+    loaded = long.result()
+    admitted, refused = of(loaded, OK), of(loaded, REFUSED)
+    assert len(admitted) + len(refused) == len(loaded)
     print(f"{who} at once; {len(admitted)} admitted, {len(refused)} refused in {seconds:g} s")
     print(f"{'':24} {'alone p50':>10} {'p99 ms':>8} {'loaded p50':>11} {'p99 ms':>8}")
+    tell("first burst, admitted", alone["long"], of(first, OK), "who waits, waits")
+    tell("first burst, refused", [], of(first, REFUSED), f"median under {REFUSED_MS:g} ms")
     tell("long, admitted", alone["long"], admitted, f"p99 at most {MOST_TIMES:g}x")
     tell("long, refused", [], refused, f"median under {REFUSED_MS:g} ms")
     tell("short", alone["short"], short.result(), "they go on")
     tell("kept", alone["kept"], kept.result(), "they go on")
+
+
+def of(answers: Answers, status: int) -> Answers:
+    """Those with a status."""
+    return [answer for answer in answers if answer.status == status]
 
 
 def tell(name: str, alone: Answers, loaded: Answers, figure: str) -> None:
@@ -102,7 +107,7 @@ def tell(name: str, alone: Answers, loaded: Answers, figure: str) -> None:
         [_load.percentile([one.seconds for one in some], percent) * 1e3 for percent in (50, 99)]
         for some in (alone, loaded)
     )
-    refused = sum(answer.status == REFUSED for answer in loaded)
+    refused = len(of(loaded, REFUSED))
     ratio = f"{after[1] / before[1]:6.2f}x" if alone else ""
     told = f", {refused} of {len(loaded)} refused" if refused and alone else ""
     print(
@@ -177,6 +182,7 @@ def over_loki(_: Path, folder: Path) -> Served:
         (folder / name).mkdir()
     with Loki.start(folder / "loki") as loki, Toxiproxy.start(folder / "toxiproxy") as toxiproxy:
         day = fill(loki, 20_000)
+        loki.give_way()
         late = toxiproxy.proxy("loki", loki.url)
         with (
             late.toxic("latency", latency=LATE_MS, jitter=0),
@@ -194,6 +200,11 @@ def running(folder: Path, settings: Mapping[str, str]) -> Iterator[tuple[httpx.C
 
 
 SERVERS = {"ledger": over_ledger, "Loki": over_loki}
+USUAL = LaneSettings()
+WHO = {
+    "ledger": TIMES_ADMITTED * (USUAL.ledger_reports_at_once + USUAL.ledger_reports_queued),
+    "Loki": TIMES_ADMITTED * (USUAL.long_reports_at_once + USUAL.long_reports_queued),
+}
 
 
 if __name__ == "__main__":

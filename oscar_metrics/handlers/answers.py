@@ -38,7 +38,7 @@ from oscar_metrics.handlers.shared_answers import SharedAnswers
 from oscar_metrics.handlers.streamed import Streamed
 from oscar_metrics.handlers.time_limits import TimeLimit
 from oscar_metrics.resilience.flights import Flights
-from oscar_metrics.resilience.lanes import Lanes
+from oscar_metrics.resilience.lanes import LaneName, Lanes
 from oscar_metrics.resilience.report_cache import CacheSettings, Freshness, Made
 from oscar_metrics.tasks import worked_out
 from oscar_metrics.telemetry import Telemetry
@@ -140,6 +140,9 @@ class Answers:
 
         key = self._key(question, wait_seconds, afresh=afresh)
         is_shared = key in self._flights
+        if not is_shared and not self._kept.may_have(question):
+            # With so many at once that some are refused, the less is done for those the better.
+            self._lanes.refuse_if_full(self._lane(prepared))
         flown = await self._flights.shared(key, made)
         if is_shared and flown.came == _MADE:
             flown = replace(flown, came="shared")
@@ -231,7 +234,7 @@ class Answers:
     async def _worked(
         self, prepared: Prepared, deadline: float | None, allowed: float | None, notes: Notes
     ) -> _Flown:
-        async with self._lanes.place(self._lanes.of(prepared.span), deadline):
+        async with self._lanes.place(self._lane(prepared), deadline):
             made_ns = self._aggregator.now_ns()
             reported = await prepared.make(deadline, notes)
             if self._lanes.is_streamed(reported.rows):
@@ -242,6 +245,10 @@ class Answers:
                 lambda: written(reported, notes, made=made), rows=reported.rows
             )
             return _Flown(notes=notes, answer=answer)
+
+    def _lane(self, prepared: Prepared) -> LaneName:
+        has_ledger = self._aggregator.ledger_changes() is not None
+        return self._lanes.of(prepared.span, has_ledger=has_ledger)
 
     def _key(self, question: Question, wait_seconds: int | None, *, afresh: bool) -> Hashable:
         """What those ask who share one flight: none that was begun before a user was forgotten."""

@@ -99,6 +99,10 @@ class KeptAnswers:
         self.forgettings()
         return self._cache.get(question)
 
+    def may_have(self, question: Question) -> bool:
+        """Whether something is kept of a question, as far as is known before it is looked for."""
+        return self._shared is not None or self.get(question) is not None
+
     def put(self, question: Question, kept: Kept) -> bool:
         """Keep it in memory, and whether it is: not if too large, or of before a forgetting."""
         is_of_before = kept.changes is not None and kept.changes.forgotten != self.forgettings()

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from litestar import Request, Response
+from litestar import Request
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET
@@ -20,21 +20,28 @@ from oscar_metrics.errors import (
     Unauthorized,
 )
 from oscar_metrics.handlers import audit
+from oscar_metrics.handlers.sent import Sent
 from oscar_metrics.wire import ErrorBody
 
+_RAW = [
+    (b"content-type", b"application/json"),
+    (b"cache-control", b"no-store"),
+    (b"vary", b"Authorization"),
+]
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def exception_handlers() -> ExceptionHandlersMap:
     """What Litestar calls for each kind of exception, the nearest class first."""
     return {
-        RequestError: _request_error,
+        RequestError: refused,
         HTTPException: _http_exception,
         Exception: _unhandled,
     }
 
 
-def _request_error(request: Request[Any, Any, Any], exc: RequestError) -> Response[bytes]:
+def refused(request: Request[Any, Any, Any], exc: RequestError) -> Sent:
+    """The answer to a request that is refused, which its log line tells of."""
     audit.note(request, error=exc.text)
     headers = {}
     match exc:
@@ -53,7 +60,7 @@ def _request_error(request: Request[Any, Any, Any], exc: RequestError) -> Respon
     return _problem(exc.status_code, body, headers)
 
 
-def _http_exception(request: Request[Any, Any, Any], exc: HTTPException) -> Response[bytes]:
+def _http_exception(request: Request[Any, Any, Any], exc: HTTPException) -> Sent:
     """Litestar's own refusals: no such route, or not with this method."""
     if exc.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _unhandled(request, exc)
@@ -61,15 +68,11 @@ def _http_exception(request: Request[Any, Any, Any], exc: HTTPException) -> Resp
     return _problem(exc.status_code, ErrorBody(error=text), dict(exc.headers or {}))
 
 
-def _unhandled(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+def _unhandled(request: Request[Any, Any, Any], exc: Exception) -> Sent:
     _log.error("request failed", route=request.scope.get("path_template"), exc_info=exc)
     return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorBody(error="internal error"), {})
 
 
-def _problem(status_code: int, body: ErrorBody, headers: dict[str, str]) -> Response[bytes]:
-    return Response(
-        content=msgspec.json.encode(body),
-        status_code=status_code,
-        media_type="application/json",
-        headers={"Cache-Control": "no-store", "Vary": "Authorization", **headers},
-    )
+def _problem(status_code: int, body: ErrorBody, headers: dict[str, str]) -> Sent:
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    return Sent(msgspec.json.encode(body), [*_RAW, *raw], status_code)

@@ -16,13 +16,13 @@ class Sent(Response[bytes]):
         self,
         body: bytes,
         raw_headers: list[tuple[bytes, bytes]],
-        status: HTTPStatus = HTTPStatus.OK,
+        status: int = HTTPStatus.OK,
     ) -> None:
         """`raw_headers` are as ASGI has them, with the Content-Type where there is content."""
         super().__init__(body, status_code=status)
-        self._status = status.value
+        self._status = int(status)
         self._raw = raw_headers
-        if status is not HTTPStatus.NOT_MODIFIED:
+        if status != HTTPStatus.NOT_MODIFIED:
             self._raw.append((b"content-length", b"%d" % len(body)))
 
     def to_asgi_response(  # type: ignore[override] # the rest are defaults of routes; ours have none

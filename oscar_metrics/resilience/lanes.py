@@ -1,6 +1,8 @@
 """How many reports are made at once, how many wait for their turn, and who is told to come later.
 
-There are two lanes, so that reports over long ranges keep nobody from short ones.
+There are lanes, so that reports over long ranges keep nobody from short ones. A few that come
+together wait for each other; where more come than that, waiting would only make all of them late
+(https://queue.acm.org/detail.cfm?id=2839461), so none wait until those refused may be back.
 """
 
 from __future__ import annotations
@@ -25,13 +27,18 @@ class LaneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     # Reports made at once over ranges that are not long.
     reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 8
-    # Those that may wait for their turn besides; more are refused at once (503, `Retry-After`).
+    # Those that may wait for their turn besides; more are refused at once (503, `Retry-After`),
+    # and then none wait for as long as it would take to make those that were refused.
     reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 16
-    # Reports made at once over long ranges. One takes half of an upstream's places, or a processor:
-    # more at once would only make each other slower.
+    # Reports made at once over long ranges where there is no ledger. One takes half of an
+    # upstream's places: more at once would only make each other slower.
     long_reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 2
     # Those that may wait besides.
     long_reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 4
+    # Reports made at once over long ranges from the ledger: one takes a processor or more.
+    ledger_reports_at_once: Annotated[int, Meta(ge=1, le=1000)] = 1
+    # Those that may wait besides.
+    ledger_reports_queued: Annotated[int, Meta(ge=0, le=10_000)] = 5
     # A range is long from so many days on.
     long_report_days: Annotated[int, Meta(ge=1, le=36_500)] = 8
     # How long a report waits for its turn, in seconds, before it is refused all the same; half
@@ -47,13 +54,16 @@ class LaneSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 _STREAMS = "stream"
 # Who reads one takes some seconds, or many.
 _STREAM_RETRY_SECONDS = 10
+# Whoever is refused is told to come again within this, or within what a report takes.
+_RETRY_SECONDS = 10
 
 
 class LaneName(StrEnum):
-    """By how long a range is."""
+    """By how long a range is, and what a report over a long one needs: upstreams, or processors."""
 
     SHORT = "short"
     LONG = "long"
+    LEDGER = "ledger"
 
 
 class Lanes:
@@ -65,21 +75,14 @@ class Lanes:
         self._streams = 0
         self._refused = telemetry.reports_refused
         telemetry.reports_made.labels(_STREAMS).set_function(lambda: self._streams)
+        sizes = {
+            LaneName.SHORT: (settings.reports_at_once, settings.reports_queued),
+            LaneName.LONG: (settings.long_reports_at_once, settings.long_reports_queued),
+            LaneName.LEDGER: (settings.ledger_reports_at_once, settings.ledger_reports_queued),
+        }
         self._lanes = {
-            LaneName.SHORT: _Lane(
-                LaneName.SHORT,
-                settings.reports_at_once,
-                settings.reports_queued,
-                settings.queue_seconds,
-                telemetry,
-            ),
-            LaneName.LONG: _Lane(
-                LaneName.LONG,
-                settings.long_reports_at_once,
-                settings.long_reports_queued,
-                settings.queue_seconds,
-                telemetry,
-            ),
+            name: _Lane(name, at_once, queued, settings.queue_seconds, telemetry)
+            for name, (at_once, queued) in sizes.items()
         }
 
     def is_streamed(self, rows: int) -> bool:
@@ -111,10 +114,15 @@ class Lanes:
         finally:
             self._streams -= 1
 
-    def of(self, span: Span | None) -> LaneName:
+    def of(self, span: Span | None, *, has_ledger: bool) -> LaneName:
         """The lane of a report over a range; None: of one that cannot be told."""
-        is_long = span is not None and span.length_ns >= self._long_ns
-        return LaneName.LONG if is_long else LaneName.SHORT
+        if span is None or span.length_ns < self._long_ns:
+            return LaneName.SHORT
+        return LaneName.LEDGER if has_ledger else LaneName.LONG
+
+    def refuse_if_full(self, name: LaneName) -> None:
+        """Raise NotNow where there is neither a place nor one in the queue, before more is done."""
+        self._lanes[name].refuse_if_full()
 
     @contextlib.asynccontextmanager
     async def place(self, name: LaneName, deadline: float | None) -> AsyncIterator[None]:
@@ -138,6 +146,8 @@ class _Lane:
         self._waiting = 0
         # How long a report of this lane takes, about.
         self._took_seconds = 0.0
+        # When those that were refused could have been made.
+        self._crowded_until = -math.inf
         self._refused = telemetry.reports_refused
         telemetry.reports_waiting.labels(name).set_function(lambda: self._waiting)
         self._made = telemetry.reports_made.labels(name)
@@ -158,8 +168,7 @@ class _Lane:
         if not self._places.locked():
             await self._places.acquire()
             return
-        if self._waiting >= self._queued:
-            raise self._refusal("queue full")
+        self.refuse_if_full()
         seconds = self._seconds
         if deadline is not None:
             # What is left then is to be enough to make it.
@@ -173,11 +182,23 @@ class _Lane:
         finally:
             self._waiting -= 1
 
+    def refuse_if_full(self) -> None:
+        if not self._places.locked():
+            return
+        if self._waiting >= self._queued:
+            raise self._refusal("queue full")
+        if asyncio.get_running_loop().time() < self._crowded_until:
+            raise self._refusal("crowded")
+
     def _refusal(self, why: str) -> NotNow:
+        """Each is told to come again when those refused before it may have been made."""
         self._refused.labels(self._name, why).inc()
-        rounds = math.ceil((self._waiting + 1) / self._at_once)
+        now = asyncio.get_running_loop().time()
+        latest = now + max(_RETRY_SECONDS, self._took_seconds)
+        since = max(now + self._waiting * self._took_seconds / self._at_once, self._crowded_until)
+        self._crowded_until = min(latest, since + self._took_seconds / self._at_once)
         return NotNow(
             "too many reports at once",
             detail=f"{self._at_once} are made at a time and {self._waiting} wait; ask again",
-            retry_after_seconds=min(60, max(1, math.ceil(rounds * self._took_seconds))),
+            retry_after_seconds=max(1, math.ceil(self._crowded_until - now)),
         )

@@ -63,7 +63,9 @@ SHOW_EVERYTHING = Privacy()
 MANY_FAILURES = AccessSettings(failed_logins_per_minute=100_000)
 # Tests of anything else have every report made, and at once.
 NOTHING_KEPT = CacheSettings(store="off")
-MANY_PLACES = LaneSettings(reports_at_once=1000, long_reports_at_once=1000)
+MANY_PLACES = LaneSettings(
+    reports_at_once=1000, long_reports_at_once=1000, ledger_reports_at_once=1000
+)
 # With a client as with an operator's.
 PATIENT = ConnectionSettings()
 RANGE = {"start": "2026-04-01T00:00:00Z", "end": "2026-04-30T23:59:59Z"}

@@ -76,6 +76,10 @@ class Loki:
         self.stop()
         self._process.start(self._ready, timeout_seconds=60)
 
+    def give_way(self) -> None:
+        """Let it have of the processors what others leave, as if it were on another machine."""
+        self._process.give_way()
+
     def suspend(self) -> None:
         """Let it hang: connections are taken, and nothing is answered until `resume`."""
         self._process.suspend()

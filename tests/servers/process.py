@@ -165,6 +165,11 @@ class Process:
         finally:
             self.kill()
 
+    def give_way(self) -> None:
+        """Let it have of the processors what others leave, until it is started again."""
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)
+
     def suspend(self) -> None:
         """Halt the process where it is: the system still takes connections, nobody answers."""
         self._signal(signal.SIGSTOP)

@@ -46,12 +46,18 @@ async def settled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("days", "expected"),
-    [(None, LaneName.SHORT), (0, LaneName.SHORT), (7.99, LaneName.SHORT), (8, LaneName.LONG)],
+    ("days", "has_ledger", "expected"),
+    [
+        (None, True, LaneName.SHORT),
+        (0, False, LaneName.SHORT),
+        (7.99, True, LaneName.SHORT),
+        (8, False, LaneName.LONG),
+        (8, True, LaneName.LEDGER),
+    ],
 )
-def test_which_lane(days: float | None, expected: LaneName) -> None:
+def test_which_lane(days: float | None, has_ledger: bool, expected: LaneName) -> None:
     span = None if days is None else Span(5, 5 + int(days * DAY_NS))
-    assert lanes().of(span) is expected
+    assert lanes().of(span, has_ledger=has_ledger) is expected
 
 
 async def test_so_many_at_once_then_in_turn_then_none() -> None:
@@ -111,6 +117,59 @@ async def test_nobody_waits_for_ever_nor_for_more_than_half_of_the_deadline(
         assert asyncio.get_running_loop().time() < deadline
         first.may_end.set()
     assert inside == [0]
+
+
+async def test_who_is_refused_is_told_to_come_after_those_refused_before_and_none_wait_till_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+    places = lanes(at_once=1, queued=2)
+    for _ in range(100):  # a report takes three seconds
+        async with places.place(LaneName.SHORT, None):
+            now += 3
+
+    async with asyncio.TaskGroup() as group:
+
+        def asked() -> asyncio.Task[None]:
+            report = Report(places, [], 0, LaneName.SHORT)
+            report.may_end.set()
+            return group.create_task(report())
+
+        held = Report(places, [], 0, LaneName.SHORT)
+        making = group.create_task(held())
+        await settled()
+        waiting = [asked(), asked()]
+        await settled()
+        told = []
+        for _ in range(4):
+            with pytest.raises(NotNow) as refused:
+                async with places.place(LaneName.SHORT, None):
+                    pass
+            told.append(refused.value.retry_after_seconds)
+        # Two that wait and itself; and never more than ten seconds, where a report takes less.
+        assert told == [9, 10, 10, 10]
+
+        held.may_end.set()
+        await settled()
+        assert making.done()
+        assert all(report.done() for report in waiting)
+        # A place that is free is taken, but nobody waits for one.
+        again = Report(places, [], 0, LaneName.SHORT)
+        taken = group.create_task(again())
+        await settled()
+        with pytest.raises(NotNow):
+            async with places.place(LaneName.SHORT, None):
+                pass
+        now += 10
+        late = asked()
+        await settled()
+        assert not late.done()
+        again.may_end.set()
+        await settled()
+        assert taken.done()
+        assert late.done()
 
 
 async def test_an_error_gives_the_place_back() -> None:
