@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from bench.log_files import DAYS, START_NS, write_lines
-from oscar_metrics.facts import LogStream
+from oscar_metrics.facts import LogStream, Roster
 from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.importing import import_files
 from oscar_metrics.ledger.seals import SealKind
@@ -114,7 +114,7 @@ async def report(file: str) -> int:
     outcomes = await files.read(
         SPAN,
         frozenset(LogStream),
-        Countries(GeoIP.open(None), {}),
+        Countries(GeoIP.open(None), Roster()),
         now_ns=SPAN.stop_ns,
         deadline=None,
     )
@@ -133,7 +133,7 @@ async def imported(file: str, ledger: str) -> int:
         made = await import_files(
             store,
             [Path(file)],
-            Countries(GeoIP.open(None), {}),
+            Countries(GeoIP.open(None), Roster()),
             now_ns=lambda: SPAN.stop_ns,
             ingress_host="",
             limits=ReadingLimits(),

@@ -26,7 +26,7 @@ from pathlib import Path
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from oscar_metrics.facts import LogStream
+from oscar_metrics.facts import LogStream, Roster
 from oscar_metrics.outcome import Unavailable
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
@@ -127,7 +127,7 @@ def ours(file: str, geoip: str) -> int:
 
     async def read() -> int:
         files = LogFiles(LogFilesSettings(pattern=file))
-        countries = Countries(GeoIP.open(None if geoip == "-" else Path(geoip)), {})
+        countries = Countries(GeoIP.open(None if geoip == "-" else Path(geoip)), Roster())
         stop_ns = START_NS + DAYS * DAY_NS
         outcomes = await files.read(
             Span(START_NS, stop_ns),

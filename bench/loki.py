@@ -24,7 +24,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from oscar_metrics.facts import CallLog, Kind, LogStream
+from oscar_metrics.facts import CallLog, Kind, LogStream, Roster
 from oscar_metrics.outcome import Ok, Outcome
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.logql import calls_by_group, mentioning
@@ -226,7 +226,7 @@ async def our_summary(url: str, day: Span) -> Prepared:
 
 async def _ours(url: str, day: Span, streams: frozenset[LogStream]) -> Prepared:
     logs = LokiLogs(Settings(url=url), telemetry=Telemetry())
-    countries = Countries(GeoIP.open(None), {})
+    countries = Countries(GeoIP.open(None), Roster())
 
     async def run() -> int:
         outcomes = await logs.read(day, streams, countries, now_ns=time.time_ns(), deadline=None)

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from bench.loki import bare_tally, fill
-from oscar_metrics.facts import LogStream, SlottedLog
+from oscar_metrics.facts import LogStream, Roster, SlottedLog
 from oscar_metrics.ledger.candidates import of_calls
 from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.seals import KIND_OF
@@ -154,7 +154,7 @@ def _turned(names: list[str], number: int) -> list[str]:
     return names[at:] + names[:at]
 
 
-NOWHERE = Countries(GeoIP.open(None), {})
+NOWHERE = Countries(GeoIP.open(None), Roster())
 
 
 if __name__ == "__main__":

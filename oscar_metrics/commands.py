@@ -27,6 +27,7 @@ from oscar_metrics.command_requests import (
     Verify,
 )
 from oscar_metrics.errors import BadRequest, LedgerError
+from oscar_metrics.facts import Roster
 from oscar_metrics.findings import Finding
 from oscar_metrics.ledger.backfill import Backfilled
 from oscar_metrics.ledger.coverage import Coverage, coverage
@@ -184,7 +185,7 @@ class Commands:
     async def _import(self, request: ImportFiles, progress: Progress) -> ImportReport:
         await asyncio.to_thread(self._sources.geoip.refresh)
         roster = await self._sources.roster.read(self._now_ns())
-        known = {} if isinstance(roster, Unavailable) else roster.facts
+        known = Roster() if isinstance(roster, Unavailable) else roster.facts
         # A second import would make the store forget what the first has put together.
         async with self._importing:
             return await import_files(

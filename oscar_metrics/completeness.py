@@ -155,7 +155,7 @@ def with_hidden_note(outcome: Outcome[F], users: Iterable[User]) -> Outcome[F]:
 def membership(user: str, roster: Outcome[Roster]) -> Membership:
     """The roster's word; else what the form of the user id says by the contract's rule."""
     if not isinstance(roster, Unavailable):
-        entry = roster.facts.get(user)
+        entry = roster.facts.of(user)
         if entry is not None and entry.membership is not None:
             return entry.membership
     if user == "nil":

@@ -7,6 +7,7 @@ sum or a distinct over tallies, so nobody carries log lines around.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -217,13 +218,41 @@ class Membership(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Person(msgspec.Struct, frozen=True, kw_only=True):
+    """What one origin knows of a user, before rules; blank, empty or None where it says nothing."""
+
+    id: str
+    name: str = ""
+    email: str = ""
+    groups: tuple[str, ...] = ()
+    membership: Membership | None = None
+    country: str = ""
+    vo: str = ""
+    project: str = ""
+
+
 class RosterUser(msgspec.Struct, frozen=True, kw_only=True):
-    """What the roster says of one user; blank or None where it says nothing."""
+    """What the roster says of one user; blank or None where it says nothing.
+
+    A user is of one VO and one project at most, so that what is grouped by them adds up.
+    """
 
     id: str
     name: str = ""
     membership: Membership | None = None
     country: str = ""
+    vo: str = ""
+    project: str = ""
 
 
-Roster = dict[str, RosterUser]
+class Roster(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the users are: those that some origin names, and what is known of others' ids."""
+
+    users: dict[str, RosterUser] = {}
+    # What rules say of an id that no origin names.
+    of_id: Callable[[str], RosterUser | None] | None = None
+
+    def of(self, user: str) -> RosterUser | None:
+        """What is known of a user; None where nothing is."""
+        found = self.users.get(user)
+        return self.of_id(user) if found is None and self.of_id is not None else found

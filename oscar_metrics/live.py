@@ -150,7 +150,7 @@ class Live:
         if self._countries is None:
             geoip = self._sources.geoip
             await asyncio.to_thread(geoip.refresh)
-            known = {} if isinstance(roster, Unavailable) else roster.facts
+            known = Roster() if isinstance(roster, Unavailable) else roster.facts
             self._countries = Countries(geoip, known)
         return self._countries
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from oscar_metrics.facts import Inventory, LogStream, SlottedLog
+from oscar_metrics.facts import Inventory, LogStream, Roster, SlottedLog
 from oscar_metrics.ledger.candidates import hours_of, of_calls, of_inventory, of_usage, why_missing
 from oscar_metrics.ledger.seals import KIND_OF, Candidate, SealKind
 from oscar_metrics.ledger.store import LedgerStore
@@ -96,7 +96,7 @@ class SealerSources:
         sources = self._sources
         roster = await _guarded("file", sources.roster.read(now_ns), deadline)
         await asyncio.to_thread(sources.geoip.refresh)
-        known = {} if isinstance(roster, Unavailable) else roster.facts
+        known = Roster() if isinstance(roster, Unavailable) else roster.facts
         countries = Countries(sources.geoip, known)
         streams = frozenset(_STREAM_OF[kind] for kind in kinds)
         said = await _read(sources.logs, streams, countries, span, now_ns, deadline)

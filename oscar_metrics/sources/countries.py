@@ -47,7 +47,7 @@ class Countries:
         # Of an address, its country or blank; None where there is no database.
         self.of_ip: Callable[[str], str] | None = geoip.lookup()
         self._of_user = {
-            user.id: code for user in roster.values() if (code := self.of_label(user.country))
+            user.id: code for user in roster.users.values() if (code := self.of_label(user.country))
         }
 
     def decide(self, label: str, ip: str, user: str) -> tuple[str, CountryFrom]:

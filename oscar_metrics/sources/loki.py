@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from oscar_metrics.errors import Reason, SettingsError, UpstreamError
-from oscar_metrics.facts import CallLog, LogStream, ServiceCount, SlottedLog
+from oscar_metrics.facts import CallLog, LogStream, Roster, ServiceCount, SlottedLog
 from oscar_metrics.findings import Finding
 from oscar_metrics.outcome import MAY_GROW, Outcome, Unavailable, join_gaps, not_understood, settle
 from oscar_metrics.sources.countries import Countries, GeoIP
@@ -118,7 +118,7 @@ class LokiLogs:
             # A host may be written in any case.
             mentioning(self._queries[stream], service, any_case=not executions),
             service,
-            lambda: self._whole(stream, Countries(GeoIP.open(None), {})),
+            lambda: self._whole(stream, Countries(GeoIP.open(None), Roster())),
             users=users,
             push_down=executions,
         )

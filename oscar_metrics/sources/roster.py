@@ -45,7 +45,7 @@ class RosterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class _Read(msgspec.Struct, frozen=True, kw_only=True):
     """A roster as it was read from one version of the file."""
 
-    users: Roster
+    users: dict[str, RosterUser]
     doubts: tuple[str, ...]
     version: FileVersion
 
@@ -77,12 +77,14 @@ class RosterFile:
         last = self._last
         if last.doubts:
             return Partial(
-                facts=last.users,
+                facts=Roster(users=last.users),
                 origin=_ORIGIN,
                 notes=last.doubts,
                 last_updated_ns=last.version.modified_ns,
             )
-        return Ok(facts=last.users, origin=_ORIGIN, last_updated_ns=last.version.modified_ns)
+        return Ok(
+            facts=Roster(users=last.users), origin=_ORIGIN, last_updated_ns=last.version.modified_ns
+        )
 
     async def check(self) -> list[Finding]:
         """What an operator should know of the file."""
@@ -106,7 +108,7 @@ class RosterFile:
             return Unavailable(origin=_ORIGIN, notes=(why,))
         age_seconds = max(0, now_ns - self._last_ns) // SECOND_NS
         return Partial(
-            facts=self._last.users,
+            facts=Roster(users=self._last.users),
             origin=_ORIGIN,
             notes=(f"{why}; the one read {age_seconds:,} s ago is used", *self._last.doubts),
             last_updated_ns=self._last.version.modified_ns,
@@ -140,7 +142,7 @@ def _read(path: Path, settings: RosterSettings, last: _Read | None) -> _Read:
     return _Read(users=users, doubts=tuple(doubts), version=version)
 
 
-def parse_roster(content: bytes, *, users_max: int) -> tuple[Roster, list[str]]:
+def parse_roster(content: bytes, *, users_max: int) -> tuple[dict[str, RosterUser], list[str]]:
     """The users of a CSV file, and sentences about the lines that were left out.
 
     Raises _UnreadableError where there is no header to read the lines by.
@@ -150,7 +152,7 @@ def parse_roster(content: bytes, *, users_max: int) -> tuple[Roster, list[str]]:
     header = [name.strip().lower() for name in _row(first) or ()]
     if "id" not in header or len(set(header)) < len(header) or not set(header) <= _COLUMNS:
         raise _UnreadableError(f"the user roster's first line is not {_HEADER} ({_SETTING})")
-    users: Roster = {}
+    users: dict[str, RosterUser] = {}
     problems: list[str] = []
     for number, line in enumerate(lines, start=2):
         if not line.strip():

@@ -96,10 +96,11 @@ def roster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def countries(geoip_database: Path) -> Countries:
     """How countries are decided where both are configured."""
-    roster: Roster = {
+    users = {
         user: RosterUser(id=user, name=name, country=country)
         for user, name, _membership, country in platform.roster_rows()
     }
+    roster = Roster(users=users)
     return Countries(GeoIP.open(geoip_database), roster)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from oscar_metrics.facts import CallKey, LogStream, SlotPart, Tallies
+from oscar_metrics.facts import CallKey, LogStream, Roster, SlotPart, Tallies
 from oscar_metrics.ledger.importing import ImportReport, import_files
 from oscar_metrics.ledger.seals import KIND_OF, SealKind
 from oscar_metrics.ledger.store import LedgerStore
@@ -32,7 +32,7 @@ SPAN = Span(START_NS, START_NS + 2 * DAY_NS)
 NOW_NS = SPAN.stop_ns + 10 * DAY_NS
 EXECUTIONS = SealKind.EXECUTIONS
 
-NOWHERE = Countries(GeoIP.open(None), {})
+NOWHERE = Countries(GeoIP.open(None), Roster())
 USUAL = ReadingLimits()
 # So that many batches meet in the middle of a slot.
 LITTLE = ReadingLimits(block_bytes=4096)

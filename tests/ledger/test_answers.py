@@ -16,7 +16,7 @@ from oscar_metrics.admission import Admitted
 from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.auth.caller import ADMINISTRATOR
 from oscar_metrics.errors import BadRequest, LedgerError
-from oscar_metrics.facts import Inventory, LogStream, Service
+from oscar_metrics.facts import Inventory, LogStream, Roster, Service
 from oscar_metrics.ledger.candidates import of_calls
 from oscar_metrics.ledger.duckdb import DuckLedger
 from oscar_metrics.ledger.holder import LedgerHolder
@@ -128,7 +128,7 @@ def aggregator(
 
 
 async def candidates(logs: LogFiles, span: Span) -> list[Candidate]:
-    countries = Countries(GeoIP(None), {})
+    countries = Countries(GeoIP(None), Roster())
     outcomes = await logs.read_slots(span, BOTH, countries, now_ns=NOW_NS, deadline=None)
     return [c for s, outcome in outcomes.items() for c in of_calls(KIND_OF[s], outcome, span)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oscar_metrics.facts import CallKey, LogStream, SlotPart, Tallies
+from oscar_metrics.facts import CallKey, LogStream, Roster, SlotPart, Tallies
 from oscar_metrics.ledger.seals import KIND_OF, Verdict
 from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.outcome import Gap, GapReason
@@ -51,7 +51,7 @@ def corpus() -> Corpus:
 def countries(tmp_path_factory: pytest.TempPathFactory) -> Countries:
     path = tmp_path_factory.mktemp("geoip") / "geoip.mmdb"
     write_geoip_database(path)
-    return Countries(GeoIP.open(path), {})
+    return Countries(GeoIP.open(path), Roster())
 
 
 def truth(corpus: Corpus, stream: LogStream, span: Span) -> dict[SlotPart, Tallies]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oscar_metrics.facts import LogStream, ServiceKey
+from oscar_metrics.facts import LogStream, Roster, ServiceKey
 from oscar_metrics.ledger.seals import SealHead, SealKind
 from oscar_metrics.outcome import Ok, Unavailable
 from oscar_metrics.resilience.gate import Protection
@@ -130,7 +130,7 @@ async def test_an_hour_of_loki_that_grows_ends_as_it_is_live(loki: Loki, scene: 
         live = await logs.read(
             span,
             frozenset(LogStream),
-            Countries(GeoIP.open(None), {}),
+            Countries(GeoIP.open(None), Roster()),
             now_ns=scene.now_ns,
             deadline=None,
         )

@@ -8,7 +8,7 @@ from collections import Counter
 
 import msgspec
 
-from oscar_metrics.facts import CallLog, CountryFrom, LogStream
+from oscar_metrics.facts import CallLog, CountryFrom, LogStream, Roster
 from oscar_metrics.outcome import Ok, Outcome, Partial
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.loki import LokiLogs
@@ -49,7 +49,11 @@ async def read(settings: LokiSettings, span: Span) -> dict[LogStream, Outcome[Ca
     logs = LokiLogs(settings, telemetry=Telemetry())
     try:
         return await logs.read(
-            span, STREAMS, Countries(GeoIP.open(None), {}), now_ns=time.time_ns(), deadline=None
+            span,
+            STREAMS,
+            Countries(GeoIP.open(None), Roster()),
+            now_ns=time.time_ns(),
+            deadline=None,
         )
     finally:
         await logs.aclose()

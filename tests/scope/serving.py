@@ -21,6 +21,7 @@ from oscar_metrics.facts import (
     CallLog,
     Inventory,
     LogStream,
+    Roster,
     ServiceKey,
     SlotPart,
     SlottedLog,
@@ -331,7 +332,7 @@ async def _candidates(world: World, frame: Frame, *, early: bool) -> list[Candid
         start_ns = FIRST_NS + hour * HOUR_NS
         span = Span(start_ns, start_ns + HOUR_NS)
         said_of = await logs.read_slots(
-            span, BOTH, Countries(GeoIP(None), {}), now_ns=NOW_NS, deadline=None
+            span, BOTH, Countries(GeoIP(None), Roster()), now_ns=NOW_NS, deadline=None
         )
         for stream, outcome in said_of.items():
             found += of_calls(KIND_OF[stream], outcome, span)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from oscar_metrics.facts import CallLog, LogStream, ServiceCount
+from oscar_metrics.facts import CallLog, LogStream, Roster, ServiceCount
 from oscar_metrics.findings import Finding
 from oscar_metrics.outcome import Ok, Outcome, Partial
 from oscar_metrics.sources.countries import Countries, GeoIP
@@ -22,7 +22,7 @@ from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import HOUR_NS, SECOND_NS, SLOT_NS, Span
 from tests.servers.loki import Loki
 
-COUNTRIES = Countries(GeoIP.open(None), {})
+COUNTRIES = Countries(GeoIP.open(None), Roster())
 _numbers = itertools.count()
 
 

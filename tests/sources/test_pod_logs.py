@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from oscar_metrics.facts import CallLog, LogStream
+from oscar_metrics.facts import CallLog, LogStream, Roster
 from oscar_metrics.findings import Level
 from oscar_metrics.outcome import Gap, GapReason, Ok, Outcome, Partial, Unavailable
 from oscar_metrics.sources.countries import Countries, GeoIP
@@ -99,7 +99,7 @@ async def read(
 
 
 def nowhere() -> Countries:
-    return Countries(GeoIP.open(None), {})
+    return Countries(GeoIP.open(None), Roster())
 
 
 def execution(at_ns: int, service: str = "svc", **form: Any) -> str:

@@ -63,7 +63,7 @@ def calls(
         executions=executions,
         exposed=exposed,
         geoip=Unavailable(origin="geoip", notes=("no database",)),
-        roster=roster or Ok(facts={}, origin="file"),
+        roster=roster or Ok(facts=Roster(), origin="file"),
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from oscar_metrics.facts import CountryFrom, RosterUser
+from oscar_metrics.facts import CountryFrom, Roster, RosterUser
 from oscar_metrics.findings import Level
 from oscar_metrics.outcome import Ok, Unavailable
 from oscar_metrics.sources.countries import _PUBLIC_OCTETS, Countries, GeoIP, without_port
@@ -115,7 +115,7 @@ def test_a_country_is_what_the_label_says_else_the_address_else_the_roster(datab
         "ada": RosterUser(id="ada", country="portugal"),
         "bob": RosterUser(id="bob", country="unknown"),
     }
-    countries = Countries(GeoIP.open(database), roster)
+    countries = Countries(GeoIP.open(database), Roster(users=roster))
     assert countries.decide("italy", "79.1.1.1", "ada") == ("IT", CountryFrom.LABEL)
     assert countries.decide("-", "79.1.1.1", "ada") == ("ES", CountryFrom.GEOIP)
     assert countries.decide("", "10.1.1.1", "ada") == ("PT", CountryFrom.ROSTER)

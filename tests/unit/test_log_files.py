@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oscar_metrics.facts import CallLog, LogStream, Tallies
+from oscar_metrics.facts import CallLog, LogStream, Roster, Tallies
 from oscar_metrics.findings import Level
 from oscar_metrics.outcome import GapReason, Ok, Outcome, Partial, Unavailable
 from oscar_metrics.sources.countries import Countries, GeoIP
@@ -70,7 +70,7 @@ async def read(
     now_ns: int = DAY.stop_ns,
     deadline: float | None = None,
 ) -> Outcome[CallLog]:
-    countries = Countries(GeoIP.open(None), {})
+    countries = Countries(GeoIP.open(None), Roster())
     outcomes = await files.read(
         span, frozenset(LogStream), countries, now_ns=now_ns, deadline=deadline
     )
@@ -364,7 +364,7 @@ async def test_at_the_deadline_what_was_read_is_given_and_the_rest_is_a_gap(
     write(tmp_path / "b.log", [execution(START_NS + n * SECOND_NS, "b") for n in range(80_000)])
     files = reader(tmp_path / "*")
     limits = ReadingLimits(block_bytes=100_000)
-    countries = Countries(GeoIP.open(None), {})
+    countries = Countries(GeoIP.open(None), Roster())
     tallies = {stream: WholeTally(stream, countries, ingress_host="") for stream in LogStream}
     reading = Reading(DAY, tallies, limits=limits, ingress_host="")
     reading.run(files._archive, StopAfter(20))

@@ -3,13 +3,13 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oscar_metrics.facts import CallLog, LogStream, SlotPart, SlottedLog
+from oscar_metrics.facts import CallLog, LogStream, Roster, SlotPart, SlottedLog
 from oscar_metrics.ledger.numbering import Numbering
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.slotted_tallying import SlottedTallier
 from tests.sources.loki_streams import call
 
-COUNTRIES = Countries(GeoIP.open(None), {})
+COUNTRIES = Countries(GeoIP.open(None), Roster())
 PART = SlotPart(7, first=False)
 
 GATEWAY = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from oscar_metrics.facts import CallLog, LogStream
+from oscar_metrics.facts import CallLog, LogStream, Roster
 from oscar_metrics.outcome import Gap, GapReason, Ok, Outcome, Partial, Unavailable
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.pod_logs import PodLogs, PodLogsSettings
@@ -53,7 +53,7 @@ async def read(answer: Answer, tmp_path: Path, seconds: float = 5.0) -> Outcome[
         outcomes = await PodLogs(client, PodLogsSettings()).read(
             SPAN,
             frozenset({LogStream.EXECUTIONS}),
-            Countries(GeoIP.open(None), {}),
+            Countries(GeoIP.open(None), Roster()),
             now_ns=NOW_NS,
             deadline=asyncio.get_running_loop().time() + seconds,
         )
@@ -158,7 +158,7 @@ async def test_more_pods_than_are_read_is_unavailable(tmp_path: Path) -> None:
         outcomes = await PodLogs(client, PodLogsSettings(most_pods=1)).read(
             SPAN,
             frozenset({LogStream.EXECUTIONS}),
-            Countries(GeoIP.open(None), {}),
+            Countries(GeoIP.open(None), Roster()),
             now_ns=NOW_NS,
             deadline=None,
         )

@@ -294,10 +294,12 @@ def test_no_request_log_at_all_is_no_row_and_says_so() -> None:
 
 def test_membership_is_the_rosters_word_else_the_rule() -> None:
     tallies = {call(user=user): 1 for user in ("ana", "eve", "nil", "oscar", "minio", "")}
-    roster: Roster = {
-        "eve": RosterUser(id="eve", membership=Membership.EXTERNAL),
-        "ana": RosterUser(id="ana", country="ES"),
-    }
+    roster = Roster(
+        users={
+            "eve": RosterUser(id="eve", membership=Membership.EXTERNAL),
+            "ana": RosterUser(id="ana", country="ES"),
+        }
+    )
     report = reports.user_breakdown(
         ASKED,
         NOW,

@@ -106,15 +106,15 @@ async def test_a_changed_file_is_read_again_and_a_lost_one_served_with_its_age(
     roster = RosterFile(path)
     first = await roster.read(0)
     assert isinstance(first, Ok)
-    assert set(first.facts) == {"ada"}
+    assert set(first.facts.users) == {"ada"}
     path.write_text(HEADER + "ada,A,member,ES\nbob,B,external,FR\nbad\n")
     second = await roster.read(10 * SECOND_NS)
     assert isinstance(second, Partial)
-    assert set(second.facts) == {"ada", "bob"}
+    assert set(second.facts.users) == {"ada", "bob"}
     path.unlink()
     lost = await roster.read(70 * SECOND_NS)
     assert isinstance(lost, Partial)
-    assert set(lost.facts) == {"ada", "bob"}
+    assert set(lost.facts.users) == {"ada", "bob"}
     assert "does not exist" in lost.notes[0]
     assert "60 s ago" in lost.notes[0]
     assert [f.level for f in await roster.check()] == [Level.PROBLEM]

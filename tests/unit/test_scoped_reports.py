@@ -21,6 +21,7 @@ from oscar_metrics.facts import (
     LogStream,
     NamespaceOwner,
     Result,
+    Roster,
     RosterUser,
     Service,
     ServiceKey,
@@ -99,7 +100,7 @@ def test_who_is_hidden_is_counted_and_nowhere_shown() -> None:
 
 def test_calls_of_who_is_hidden_are_in_the_blank_row() -> None:
     roster = {name: RosterUser(id=name, country="ES") for name in ("ana", "bob", "minio")}
-    said = calls(log(SEEN), log({}), Ok(facts=roster, origin="file"))
+    said = calls(log(SEEN), log({}), Ok(facts=Roster(users=roster), origin="file"))
     report = reports.user_breakdown(ASKED, NOW, said, group_by="user", privacy=PLAIN)
     assert plain(report.items) == [
         {
@@ -154,7 +155,7 @@ def test_users_and_namespaces_are_shown_as_pseudonyms_everywhere() -> None:
         call(user="nil"): 1,
         call(user="", namespace=""): 1,
     }
-    said = calls(log(tallies), log({}), Ok(facts=roster, origin="file"))
+    said = calls(log(tallies), log({}), Ok(facts=Roster(users=roster), origin="file"))
     pseudonyms = sorted([privacy.user("ana"), privacy.user("zoe"), "nil"])
     summary = reports.summary(ASKED, NOW, inventory, NO_USAGE, said, privacy=privacy)
     assert list(summary.totals.users) == pseudonyms

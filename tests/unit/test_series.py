@@ -20,6 +20,7 @@ from oscar_metrics.facts import (
     Kind,
     LogStream,
     Result,
+    Roster,
     Service,
     ServiceKey,
     SlotPart,
@@ -91,7 +92,7 @@ def calls(
         executions=GONE if lost else said,
         exposed=gateway,
         geoip=Ok(facts=None, origin="geoip"),
-        roster=Ok(facts={}, origin="file"),
+        roster=Ok(facts=Roster(), origin="file"),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oscar_metrics.facts import CallLog, LogStream, SlotPart, SlottedLog
+from oscar_metrics.facts import CallLog, LogStream, Roster, SlotPart, SlottedLog
 from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable, with_facts
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
@@ -80,7 +80,7 @@ async def ask(
     pattern: Path, span: Span = SPAN, **limits: int
 ) -> tuple[dict[LogStream, Outcome[CallLog]], dict[LogStream, Outcome[SlottedLog]]]:
     chosen = LogFilesSettings(pattern=str(pattern), limits=ReadingLimits(**limits))
-    countries, both = Countries(GeoIP.open(None), {}), frozenset(LogStream)
+    countries, both = Countries(GeoIP.open(None), Roster()), frozenset(LogStream)
     whole = await LogFiles(chosen).read(span, both, countries, now_ns=NOW_NS, deadline=None)
     # A source that has read a file once knows when to pass it over.
     parts = await LogFiles(chosen).read_slots(span, both, countries, now_ns=NOW_NS, deadline=None)

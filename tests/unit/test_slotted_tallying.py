@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oscar_metrics.facts import CallLog, LogStream, SlotPart, SlottedLog
+from oscar_metrics.facts import CallLog, LogStream, Roster, SlotPart, SlottedLog
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.slotted_tallying import SlottedTallier, lines_of, part_of
 from oscar_metrics.sources.tallying import Tallier
@@ -12,7 +12,7 @@ from oscar_metrics.sums import span_of
 from oscar_metrics.timerange import SLOT_NS, parse_instant
 from tests.sources.loki_streams import call
 
-COUNTRIES = Countries(GeoIP.open(None), {})
+COUNTRIES = Countries(GeoIP.open(None), Roster())
 T_NS = parse_instant("2026-04-24T10:15:00Z")
 SLOT = T_NS // SLOT_NS
 

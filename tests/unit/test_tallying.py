@@ -3,13 +3,23 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oscar_metrics.facts import CallKey, CallLog, CountryFrom, Kind, LogStream, Result, RosterUser
+from oscar_metrics.facts import (
+    CallKey,
+    CallLog,
+    CountryFrom,
+    Kind,
+    LogStream,
+    Result,
+    Roster,
+    RosterUser,
+)
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.log_lines import Unread, read_execution, read_exposed
 from oscar_metrics.sources.tallying import Tallier
 
 COUNTRIES = Countries(
-    GeoIP.open(None), {"ada": RosterUser(id="ada", country="Spain"), "x": RosterUser(id="x")}
+    GeoIP.open(None),
+    Roster(users={"ada": RosterUser(id="ada", country="Spain"), "x": RosterUser(id="x")}),
 )
 TAG = "[GIN-EXECUTIONS-LOGGER]"
 
