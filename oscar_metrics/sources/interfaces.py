@@ -10,6 +10,8 @@ from oscar_metrics.facts import (
     CallLog,
     Inventory,
     LogStream,
+    Person,
+    Roster,
     ServiceCount,
     SlottedLog,
     SlotUsage,
@@ -18,7 +20,6 @@ from oscar_metrics.facts import (
 from oscar_metrics.findings import Finding
 from oscar_metrics.outcome import Outcome
 from oscar_metrics.sources.countries import Countries, GeoIP
-from oscar_metrics.sources.roster import RosterFile
 from oscar_metrics.timerange import Span
 
 
@@ -105,6 +106,26 @@ class CountingLogSource(LogSource, Protocol):
         """The calls of one service, and with `users` who made them."""
 
 
+class PeopleSource(Protocol):
+    """An origin that knows who some of the users are."""
+
+    async def read(self, now_ns: int) -> Outcome[dict[str, Person]]:
+        """What it says of each user, by id; the same `dict` again while nothing has changed."""
+
+    async def check(self) -> list[Finding]:
+        """What an operator should know of it."""
+
+
+class RosterSource(Protocol):
+    """Says who the users are."""
+
+    async def read(self, now_ns: int) -> Outcome[Roster]:
+        """What is known of users now."""
+
+    async def check(self) -> list[Finding]:
+        """What an operator should know of where it comes from."""
+
+
 class Connection(Protocol):
     """What a source keeps open."""
 
@@ -120,7 +141,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     geoip: GeoIP
-    roster: RosterFile
+    roster: RosterSource
     inventory: InventorySource | None = None
     usage: UsageSource | None = None
     logs: LogSource | None = None
