@@ -12,7 +12,14 @@ from typing import TypeVar
 
 import msgspec
 
-from oscar_metrics import figures, groupings, owner_reports, reports, wire
+from oscar_metrics import (
+    affiliation_reports,
+    figures,
+    groupings,
+    owner_reports,
+    reports,
+    wire,
+)
 from oscar_metrics.admission import Admitted
 from oscar_metrics.asking import Asking, bounds_ns
 from oscar_metrics.completeness import private, sentence
@@ -171,9 +178,10 @@ class Aggregator:
         include_users: bool,
         include_usage: bool,
     ) -> wire.Breakdown:
-        """Rows per service, user, country or owner; usage is for services and owners only.
+        """Rows per service, user, country, owner, VO or project.
 
-        Raises Forbidden for owners where the viewer's caller is no administrator.
+        Usage is for services and owners only. Raises Forbidden for owners where the viewer's
+        caller is no administrator.
         """
         by_owner = group_by is GroupBy.OWNER
         if by_owner and not admitted.viewer.caller.administrator:
@@ -210,6 +218,10 @@ class Aggregator:
             if group_by is GroupBy.USER:
                 return reports.user_breakdown(
                     asked, knows_ns, calls, group_by=group_by_text, privacy=privacy
+                )
+            if group_by is GroupBy.VO or group_by is GroupBy.PROJECT:
+                return affiliation_reports.affiliation_breakdown(
+                    asked, knows_ns, calls, by=group_by, group_by=group_by_text, privacy=privacy
                 )
             if group_by is GroupBy.COUNTRY:
                 return reports.country_breakdown(

@@ -48,7 +48,9 @@ def add_report(commands: Any) -> None:
     summary.set_defaults(run=_report, request=_summary)
 
     breakdown = reports.add_parser(
-        "breakdown", parents=[common, _series()], help="a row per service, user, country or owner"
+        "breakdown",
+        parents=[common, _series()],
+        help="a row per service, user, country, owner, VO or project",
     )
     breakdown.add_argument(
         "--group-by",

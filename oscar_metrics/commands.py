@@ -49,6 +49,8 @@ _BREAKDOWNS: dict[wire.GroupBy, Any] = {
     wire.GroupBy.USER: wire.UserBreakdown,
     wire.GroupBy.COUNTRY: wire.CountryBreakdown,
     wire.GroupBy.OWNER: wire.OwnerBreakdown,
+    wire.GroupBy.VO: wire.AffiliationBreakdown,
+    wire.GroupBy.PROJECT: wire.AffiliationBreakdown,
 }
 _RESULTS: dict[type[Request], Any] = {
     AskSummary: wire.Summary,

@@ -24,6 +24,9 @@ SUMMARY: Needs = {
     ),
     LogStream.EXPOSED: (("service",),),
 }
+_BY_USER: Needs = {
+    LogStream.EXECUTIONS: (("user", "result"), ("user", "country", "country_from")),
+}
 BREAKDOWNS: Mapping[GroupBy, Needs] = {
     GroupBy.SERVICE: {
         LogStream.EXECUTIONS: (
@@ -33,12 +36,13 @@ BREAKDOWNS: Mapping[GroupBy, Needs] = {
         ),
         LogStream.EXPOSED: (("service", "namespace"),),
     },
-    GroupBy.USER: {
-        LogStream.EXECUTIONS: (("user", "result"), ("user", "country", "country_from")),
-    },
+    GroupBy.USER: _BY_USER,
     GroupBy.COUNTRY: {
         LogStream.EXECUTIONS: (("country", "country_from"), ("country", "user")),
     },
+    # Which VO or project a user is of, the roster tells.
+    GroupBy.VO: _BY_USER,
+    GroupBy.PROJECT: _BY_USER,
     # Whose a service is, is told by its namespace and name.
     GroupBy.OWNER: {
         LogStream.EXECUTIONS: (

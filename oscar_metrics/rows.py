@@ -21,7 +21,15 @@ from oscar_metrics.privacy import Privacy
 from oscar_metrics.small_groups import small_countries
 from oscar_metrics.sums import CallSums
 from oscar_metrics.usage_hours import Hours, hours, hours_by, hours_by_service, no_hours
-from oscar_metrics.wire import CountryCount, CountryItem, OwnerItem, ServiceItem, Totals, UserItem
+from oscar_metrics.wire import (
+    AffiliationItem,
+    CountryCount,
+    CountryItem,
+    OwnerItem,
+    ServiceItem,
+    Totals,
+    UserItem,
+)
 
 UNKNOWN_COUNTRY = "unknown"
 
@@ -150,6 +158,26 @@ def country_items(executions: CallSums | None, privacy: Privacy) -> tuple[Countr
             countries=(CountryCount(country=key, request_count=counts[country]),),
         )
         for key, country in named
+    )
+
+
+def affiliation_items(executions: CallSums | None, privacy: Privacy) -> tuple[AffiliationItem, ...]:
+    """A row per VO or project, of sums by `affiliation` and `user`; the key is blank for none."""
+    results = _by_first(executions, "affiliation", "result")
+    users = _by_first(executions, "affiliation", "user")
+    places = _by_first(executions, "affiliation", "country", "country_from")
+    withheld = _by_row(small_countries(executions, privacy, "affiliation"))
+    return tuple(
+        AffiliationItem(
+            key=key,
+            executions_count=_sum(results[key]),
+            unique_users_count=count_of(_users(users.get(key, _NONE))),
+            countries=_country_counts(
+                _countries(places.get(key, _NONE)), withheld.get(key, _NO_COUNTRIES)
+            ),
+            failed_count=_failed(results[key]) or 0,
+        )
+        for key in sorted(results)
     )
 
 

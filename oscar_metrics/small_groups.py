@@ -59,5 +59,6 @@ _REASONS = {
     (): "fewer than {least} users called from each",
     ("service",): "fewer than {least} users of one service called from each",
     ("owner",): "fewer than {least} users of one owner's services called from each",
+    ("affiliation",): "fewer than {least} users of one VO or project called from each",
     ("user",): "they are shown of {least} users or more, and a row is of one",
 }

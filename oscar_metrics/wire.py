@@ -48,6 +48,8 @@ class GroupBy(StrEnum):
     USER = "user"
     COUNTRY = "country"
     OWNER = "owner"
+    VO = "vo"
+    PROJECT = "project"
 
 
 class SourceName(StrEnum):
@@ -234,6 +236,16 @@ class CountryItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     countries: tuple[CountryCount, ...]
 
 
+class AffiliationItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The row of one VO or project of users; the key is blank for calls of those who have none."""
+
+    key: str
+    executions_count: int
+    unique_users_count: int
+    countries: tuple[CountryCount, ...]
+    failed_count: int
+
+
 class OwnerItem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The row of one owner of services; the key is blank for what is nobody's."""
 
@@ -292,6 +304,16 @@ class OwnerPeriod(msgspec.Struct, frozen=True, kw_only=True):
     incomplete: tuple[SourceName, ...]
 
 
+class AffiliationPeriod(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows per VO or project of one period; `incomplete` are the sources with a gap in it."""
+
+    period: str
+    start: str
+    end: str
+    items: tuple[AffiliationItem, ...]
+    incomplete: tuple[SourceName, ...]
+
+
 class ServiceBreakdown(msgspec.Struct, frozen=True, kw_only=True):
     """Rows per service."""
 
@@ -344,8 +366,25 @@ class OwnerBreakdown(msgspec.Struct, frozen=True, kw_only=True):
     restated: tuple[Restatement, ...] | UnsetType = UNSET
 
 
-Breakdown = ServiceBreakdown | UserBreakdown | CountryBreakdown | OwnerBreakdown
-Period = SummaryPeriod | ServicePeriod | UserPeriod | CountryPeriod | OwnerPeriod
+class AffiliationBreakdown(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows per VO or project of users."""
+
+    start: str
+    end: str
+    as_of: str | UnsetType = UNSET
+    group_by: str
+    items: tuple[AffiliationItem, ...]
+    periods: tuple[AffiliationPeriod, ...] | UnsetType = UNSET
+    sources: tuple[SourceStatus, ...]
+    restated: tuple[Restatement, ...] | UnsetType = UNSET
+
+
+Breakdown = (
+    ServiceBreakdown | UserBreakdown | CountryBreakdown | OwnerBreakdown | AffiliationBreakdown
+)
+Period = (
+    SummaryPeriod | ServicePeriod | UserPeriod | CountryPeriod | OwnerPeriod | AffiliationPeriod
+)
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ from msgspec import UNSET, UnsetType
 
 from oscar_metrics.handlers.pieces import gathered
 from oscar_metrics.wire import (
+    AffiliationBreakdown,
+    AffiliationItem,
     Breakdown,
     CountryBreakdown,
     CountryCount,
@@ -40,6 +42,7 @@ _SERVICE_COLUMNS = (
     "countries",
 )
 _COUNTRY_COLUMNS = ("key", "membership", "executions_count", "unique_users_count", "countries")
+_AFFILIATION_COLUMNS = ("key", "executions_count", "unique_users_count", "countries")
 _OWNER_COLUMNS = (
     "key",
     "name",
@@ -102,6 +105,8 @@ def file_name(report: Breakdown) -> str:
     sources = _NUMBER_SOURCES
     if isinstance(report, OwnerBreakdown):
         sources |= {SourceName.INVENTORY}  # the rows are by what it says
+    if isinstance(report, AffiliationBreakdown):
+        sources |= {SourceName.ROSTER}
     partial = any(
         source.name in sources and source.status is not SourceState.OK for source in report.sources
     )
@@ -151,6 +156,8 @@ def _layout(report: Breakdown) -> tuple[tuple[str, ...], Callable[[Any], Row]]:
             return _USER_COLUMNS, _user_row
         case CountryBreakdown():
             return _COUNTRY_COLUMNS, _country_row
+        case AffiliationBreakdown():
+            return _AFFILIATION_COLUMNS, _affiliation_row
 
 
 def _service_row(item: ServiceItem, *, usage: bool) -> Row:
@@ -190,6 +197,15 @@ def _country_row(item: CountryItem) -> Row:
     return (
         item.key,
         "",
+        item.executions_count,
+        item.unique_users_count,
+        _countries(item.countries),
+    )
+
+
+def _affiliation_row(item: AffiliationItem) -> Row:
+    return (
+        item.key,
         item.executions_count,
         item.unique_users_count,
         _countries(item.countries),

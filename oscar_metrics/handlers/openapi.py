@@ -27,6 +27,7 @@ _SHAPES = (
     wire.UserBreakdown,
     wire.CountryBreakdown,
     wire.OwnerBreakdown,
+    wire.AffiliationBreakdown,
     wire.Owners,
     wire.ErrorBody,
     Health,
@@ -124,7 +125,7 @@ def _report_paths() -> Json:
         ),
         "/system/metrics/breakdown": _report(
             "breakdown",
-            "Rows per service, user, country or owner",
+            "Rows per service, user, country, owner, VO or project",
             "JSON, or CSV by `format` or by `Accept: text/csv`. A missing source leaves its "
             "fields null (empty in CSV) and, where it supplies the rows, no rows. CSV with "
             "`group_by=service` and `include_users=true` is refused.",
@@ -284,7 +285,13 @@ def _open(name: str, tag: str, summary: str, content: Json, description: str = "
 
 
 def _breakdown_content() -> Json:
-    shapes = ("ServiceBreakdown", "UserBreakdown", "CountryBreakdown", "OwnerBreakdown")
+    shapes = (
+        "ServiceBreakdown",
+        "UserBreakdown",
+        "CountryBreakdown",
+        "OwnerBreakdown",
+        "AffiliationBreakdown",
+    )
     return {
         "application/json": {
             "schema": {"anyOf": [_ref(name) for name in shapes]},
@@ -293,6 +300,7 @@ def _breakdown_content() -> Json:
                 "user": {"value": examples.USER_BREAKDOWN},
                 "country": {"value": examples.COUNTRY_BREAKDOWN},
                 "owner": {"value": examples.OWNER_BREAKDOWN},
+                "vo": {"value": examples.VO_BREAKDOWN},
                 "series": {"value": examples.USER_SERIES},
             },
         },

@@ -9,6 +9,8 @@ from oscar_metrics.wire import (
     SERVICE_METRICS as SERVICE_METRIC_KEYS,
 )
 from oscar_metrics.wire import (
+    AffiliationBreakdown,
+    AffiliationItem,
     CountryBreakdown,
     CountryCount,
     CountryItem,
@@ -250,6 +252,24 @@ OWNER_BREAKDOWN = msgspec.to_builtins(
             ),
         ),
         sources=(_INVENTORY, _REQUEST_LOGS, _EXPOSED, _COUNTRIES),
+    )
+)
+
+VO_BREAKDOWN = msgspec.to_builtins(
+    AffiliationBreakdown(
+        start=_START,
+        end=_END,
+        group_by="vo",
+        items=(
+            AffiliationItem(
+                key="vo.example.eu",
+                executions_count=4,
+                unique_users_count=1,
+                countries=(_SPAIN, _FRANCE),
+                failed_count=1,
+            ),
+        ),
+        sources=(_REQUEST_LOGS, _COUNTRIES, _ROSTER),
     )
 )
 

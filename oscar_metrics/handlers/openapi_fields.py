@@ -46,7 +46,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     ),
     **{
         f"{shape}Period.{name}": _time(f"{which} instant of the period within the range, included.")
-        for shape in ("Summary", "Service", "User", "Country", "Owner")
+        for shape in ("Summary", "Service", "User", "Country", "Owner", "Affiliation")
         for name, which in (("start", "First"), ("end", "Last"))
     },
     # Calls.
@@ -83,6 +83,9 @@ FIELDS: dict[str, dict[str, Any]] = {
     # Rows.
     "key": _text("What the row is about: a service name, a user id or a country."),
     "OwnerItem.key": _text("The owner's user id; `cluster_admin` for the platform itself."),
+    "AffiliationItem.key": _text(
+        "The VO or project; blank for calls of users who have none, or who are not shown."
+    ),
     "OwnerItem.name": _text("What people call the owner; the id where nothing else is known."),
     "services_count": _count("Distinct services of the owner that were called in the range."),
     "namespaces": _text("Namespaces the name was called in, where the records say."),

@@ -94,7 +94,8 @@ SERVICE_NAME = {
 }
 GROUP_BY = _query(
     "group_by",
-    "What there is a row for, `owner` for administrators only; case does not matter and is echoed.",
+    "What there is a row for, `owner` for administrators only; `vo` and `project` are the "
+    "callers', as the user roster has them now. Case does not matter and is echoed.",
     {"type": "string", "enum": list(GroupBy)},
     required=True,
 )

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from oscar_metrics.wire import (
+    AffiliationItem,
     Breakdown,
     CountryCount,
     CountryItem,
@@ -29,7 +30,7 @@ PIECE_BYTES = 64 * 1024
 _STEP_ROWS = 100
 _STEP_COUNTRIES = 1000
 
-_ROWS = ServiceItem | UserItem | CountryItem | OwnerItem
+_ROWS = ServiceItem | UserItem | CountryItem | OwnerItem | AffiliationItem
 _countries = operator.attrgetter("countries")
 _encode = msgspec.json.Encoder().encode
 

@@ -134,7 +134,7 @@ class Reports:
         return await self._answers.answer(request, query, question, prepare)
 
     async def breakdown(self, request: AnyRequest) -> Response[bytes]:
-        """Rows per service, user, country or owner, as JSON or CSV."""
+        """Rows per service, user, country, owner, VO or project, as JSON or CSV."""
         query = query_of(request.scope["query_string"], BREAKDOWN_PARAMETERS)
         form = _form_asked(query, request)
 

@@ -33,6 +33,7 @@ LAYERS = {
     "rows": 1,
     "reports": 1,
     "owner_reports": 1,
+    "affiliation_reports": 1,
     "figures": 1,
     "ownership": 1,
     "privacy": 1,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from oscar_metrics import figures, groupings, reports
+from oscar_metrics import affiliation_reports, figures, groupings, reports
 from oscar_metrics.completeness import NOT_SHOWN
 from oscar_metrics.facts import (
     CLUSTER_ADMIN,
@@ -35,7 +35,7 @@ from oscar_metrics.reports import Calls
 from oscar_metrics.scope import Access, Scope, open_to
 from oscar_metrics.scoped_facts import Sight
 from oscar_metrics.timerange import Span
-from oscar_metrics.wire import SourceName
+from oscar_metrics.wire import GroupBy, SourceName
 from tests.unit.reporting import (
     ASKED,
     EVERYTHING,
@@ -232,6 +232,9 @@ SECONDS = st.dictionaries(
 )
 
 
+VOS = {ME: "vo.one", "x": "vo.one", "y": "vo.two"}
+
+
 @given(
     INVENTORIES, PASTS, TALLIES, TALLIES, SECONDS, st.sampled_from([PLAIN, SMALL]), st.booleans()
 )
@@ -270,6 +273,10 @@ def test_reports_of_a_scope_reconcile(
         ASKED, NOW, said, group_by="country", privacy=privacy
     ).items
 
+    vos = affiliation_reports.affiliation_breakdown(
+        ASKED, NOW, said, by=GroupBy.VO, group_by="vo", privacy=privacy
+    ).items
+
     seen = (Access.OWN, Access.VISIBLE)
     of_scope = {key: count for key, count in executed.items() if scope.of(_service(key)) in seen}
     total = sum(of_scope.values())
@@ -277,6 +284,7 @@ def test_reports_of_a_scope_reconcile(
     assert (totals.requests_count_sync or 0) + (totals.requests_count_async or 0) == total
     assert sum(row.requests_count_total or 0 for row in services) == total
     assert sum(row.executions_count for row in users) == total
+    assert sum(row.executions_count for row in vos) == total
     assert totals.requests_count_exposed == sum(
         count for key, count in reached.items() if scope.of(_service(key)) in seen
     )
@@ -294,6 +302,15 @@ def test_reports_of_a_scope_reconcile(
     assert set(totals.users) == shown
     assert {user for row in services for user in row.users or ()} == shown
     assert {row.key for row in users} - {""} == shown
+    # The VO of who is only counted is nobody's to know.
+    assert {row.key for row in vos} - {""} == {VOS[user] for user in shown & VOS.keys()}
+    shown_in = Counter[str]()
+    for key, count in of_scope.items():
+        if scope.of(_service(key)) is Access.OWN:
+            shown_in[VOS.get(key.user, "")] += count
+    assert {row.key: row.executions_count for row in vos if row.key} == {
+        vo: count for vo, count in shown_in.items() if vo
+    }
     for row in services:
         callers = {key.user for key in of_scope if key.service == row.key} - {""}
         assert row.unique_users_count == len(callers)
@@ -306,7 +323,9 @@ def test_reports_of_a_scope_reconcile(
 def _seen(sight: Sight, executed: dict[CallKey, int], reached: dict[CallKey, int]) -> Calls:
     exposed = {key._replace(kind=Kind.EXPOSED): count for key, count in reached.items()}
     return calls(
-        sight.calls(_log(executed), EVERYTHING, None), sight.calls(_log(exposed), EVERYTHING, None)
+        sight.calls(_log(executed), EVERYTHING, None),
+        sight.calls(_log(exposed), EVERYTHING, None),
+        Ok(facts=Roster(users={u: RosterUser(id=u, vo=vo) for u, vo in VOS.items()}), origin="r"),
     )
 
 

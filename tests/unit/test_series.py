@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from oscar_metrics import groupings, owner_reports, reports
+from oscar_metrics import affiliation_reports, groupings, owner_reports, reports
 from oscar_metrics.facts import (
     CallKey,
     CallLog,
@@ -260,6 +260,10 @@ def breakdown(asked: Any, group_by: GroupBy, executions: ByDay, *gaps: Gap) -> A
             return reports.country_breakdown(
                 asked, NOW, given_calls, group_by="country", privacy=PLAIN
             )
+        case GroupBy.VO | GroupBy.PROJECT:
+            return affiliation_reports.affiliation_breakdown(
+                asked, NOW, given_calls, by=group_by, group_by="vo", privacy=PLAIN
+            )
 
 
 @pytest.mark.parametrize(
@@ -269,6 +273,7 @@ def breakdown(asked: Any, group_by: GroupBy, executions: ByDay, *gaps: Gap) -> A
         (GroupBy.USER, [["ana", "bob"], [], ["ana"]]),
         (GroupBy.COUNTRY, [["ES"], [], ["ES"]]),
         (GroupBy.OWNER, [["eve"], [""], ["eve"]]),
+        (GroupBy.VO, [[""], [], [""]]),
     ],
 )
 def test_a_period_has_the_rows_of_what_was_called_in_it(
@@ -346,6 +351,8 @@ def test_counts_add_up_over_periods_and_people_are_counted_once(by_day: ByDay) -
         (GroupBy.USER, "executions_count"),
         (GroupBy.COUNTRY, "executions_count"),
         (GroupBy.OWNER, "requests_count_total"),
+        (GroupBy.VO, "executions_count"),
+        (GroupBy.PROJECT, "executions_count"),
     ):
         report = plain(breakdown(ASKED, group_by, by_day))
         summed: Counter[str] = Counter()

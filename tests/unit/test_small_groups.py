@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from oscar_metrics import groupings, owner_reports, reports
+from oscar_metrics import affiliation_reports, groupings, owner_reports, reports
 from oscar_metrics.facts import (
     CallKey,
     CallLog,
@@ -20,6 +20,8 @@ from oscar_metrics.facts import (
     Inventory,
     Kind,
     LogStream,
+    Roster,
+    RosterUser,
     Service,
     SlotPart,
     Usage,
@@ -38,6 +40,8 @@ from tests.unit.reporting import ASKED, EVERYTHING, NOW, PLAIN, SMALL, call, cal
 
 INVENTORY = Inventory(services=(Service(namespace="ns", name="svc", owner="eve"),))
 DEPLOYED = Ok(facts=INVENTORY, origin="kubernetes")
+# One of the two has a project, and nobody a VO.
+ROSTER = Ok(facts=Roster(users={"ana": RosterUser(id="ana", project="p")}), origin="roster")
 NO_USAGE = Ok(facts=Usage(cpu_seconds={}, gpu_seconds={}), origin="prometheus")
 EXECUTIONS: dict[CallKey, int] = {
     call(user="ana"): 5,
@@ -73,6 +77,10 @@ def of(said: Calls, group_by: GroupBy | None, privacy: Privacy, asked: Any = ASK
                 group_by="owner",
                 **common,
             )
+        case GroupBy.VO | GroupBy.PROJECT:
+            return affiliation_reports.affiliation_breakdown(
+                asked, NOW, said, by=group_by, group_by="vo", **common
+            )
 
 
 def listed(stretch: Any) -> dict[str, dict[str, int]]:
@@ -105,6 +113,18 @@ def attribution(report: Any) -> SourceStatus:
             "countries",
         ),
         (
+            GroupBy.VO,
+            {"": {"ES": 8}},
+            "7 calls from 2 countries are withheld: fewer than 2 users of one VO or project",
+            "countries",
+        ),
+        (
+            GroupBy.PROJECT,
+            {"": {}, "p": {}},
+            "15 calls from 3 countries are withheld: fewer than 2 users of one VO or project",
+            "countries",
+        ),
+        (
             GroupBy.USER,
             {"": {}, "ana": {}, "bob": {}},
             "15 calls from 3 countries are withheld: they are shown of 2 users or more",
@@ -122,7 +142,7 @@ def test_countries_of_few_users_are_withheld_and_said_to_be(
     group_by: GroupBy | None, countries: dict[str, dict[str, int]], note: str, affects: str
 ) -> None:
     known = msgspec.structs.replace(
-        calls(log(EXECUTIONS), log({})), geoip=Ok(facts=None, origin="geoip")
+        calls(log(EXECUTIONS), log({}), ROSTER), geoip=Ok(facts=None, origin="geoip")
     )
     report = of(known, group_by, SMALL)
     assert listed(report) == countries
@@ -180,7 +200,12 @@ START, END = "2026-04-01T00:00:00Z", "2026-04-02T23:59:59Z"
 DAYS = with_periods(report_range(START, END, parse_instant("2026-05-01T00:00:00Z")), "day", None, 9)
 
 
-def by_day(days: list[dict[CallKey, int]], group_by: GroupBy | None, privacy: Privacy) -> Calls:
+def by_day(
+    days: list[dict[CallKey, int]],
+    group_by: GroupBy | None,
+    privacy: Privacy,
+    roster: Ok[Roster] | None = None,
+) -> Calls:
     first_ns = parse_instant(START)
     bounds = [first_ns + day * DAY_NS for day in range(3)]
     parts = {
@@ -196,11 +221,11 @@ def by_day(days: list[dict[CallKey, int]], group_by: GroupBy | None, privacy: Pr
         Ok(facts=of_slots(facts, groupings.of_a_series(needs).get(stream, ()), bounds), origin="x")
         for stream, facts in ((LogStream.EXECUTIONS, parts), (LogStream.EXPOSED, {}))
     )
-    known = calls(executions, exposed)
+    known = calls(executions, exposed, roster)
     return msgspec.structs.replace(known, geoip=Ok(facts=None, origin="geoip"))
 
 
-@pytest.mark.parametrize("group_by", [None, GroupBy.COUNTRY, GroupBy.SERVICE, GroupBy.OWNER])
+@pytest.mark.parametrize("group_by", [None, *(by for by in GroupBy if by is not GroupBy.USER)])
 def test_a_period_withholds_what_was_of_few_in_it(group_by: GroupBy | None) -> None:
     days: list[dict[CallKey, int]] = [
         {call(user="ana"): 1, call(user="bob"): 2},
@@ -230,6 +255,12 @@ TALLIES = st.dictionaries(
 )
 
 
+PROJECTS = Ok(
+    facts=Roster(users={user: RosterUser(id=user, project="p", vo=user) for user in "ab"}),
+    origin="roster",
+)
+
+
 @given(TALLIES, st.integers(2, 4), st.sampled_from([None, *GroupBy]), TALLIES)
 def test_shown_and_withheld_add_up(
     tallies: dict[CallKey, int],
@@ -238,7 +269,8 @@ def test_shown_and_withheld_add_up(
     more: dict[CallKey, int],
 ) -> None:
     privacy = Privacy(country_users_least=least)
-    report = of(by_day([tallies, more], group_by, privacy), group_by, privacy, DAYS)
+    said = by_day([tallies, more], group_by, privacy, PROJECTS)
+    report = of(said, group_by, privacy, DAYS)
     total = sum(tallies.values()) + sum(more.values())
     notes = str(attribution(report).notes)
     withheld = re.match(r"(\d+) calls from (\d+) countries are withheld", notes)
