@@ -32,7 +32,7 @@ from oscar_metrics.outcome import Ok
 from oscar_metrics.scope import Viewer
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import report_range
 from tests.auth.made_issuer import USERINFO, MadeIssuer
@@ -106,7 +106,7 @@ def over_the_sample(ledger: DuckLedger) -> Aggregator:
     return Aggregator(
         Sources(
             geoip=GeoIP(None),
-            roster=RosterFile(None),
+            roster=Rosters(),
             inventory=SaidInventory(Ok(facts=inventory, origin="kubernetes")),
         ),
         telemetry=Telemetry(),

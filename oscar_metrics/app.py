@@ -41,6 +41,8 @@ from oscar_metrics.sources.loki import LokiLogs
 from oscar_metrics.sources.pod_logs import PodLogs
 from oscar_metrics.sources.prometheus import PrometheusUsage
 from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.roster_rules_file import RulesFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.stopping import Server
 from oscar_metrics.telemetry import Telemetry
 
@@ -190,17 +192,25 @@ def create_sources(settings: Settings, telemetry: Telemetry) -> Sources:
         if settings.prometheus.url != OFF
         else None
     )
-    roster = Path(settings.roster_file) if settings.roster_file else None
     geoip = Path(settings.geoip_database) if settings.geoip_database else None
     return Sources(
         geoip=GeoIP.open(geoip),
-        roster=RosterFile(roster, settings.roster),
+        roster=create_roster(settings),
         inventory=KubernetesInventory(cluster, settings.inventory) if cluster else None,
         usage=prometheus,
         logs=files or loki or pods,
         counting=loki,
         fallback_logs=pods if loki else None,
         connections=tuple(filter(None, (loki, cluster, prometheus))),
+    )
+
+
+def create_roster(settings: Settings) -> Rosters:
+    """Who the users are: by the file, and by rules."""
+    file, rules = settings.roster_file, settings.roster.rules
+    return Rosters(
+        [RosterFile(Path(file), settings.roster)] if file else [],
+        RulesFile(Path(rules)) if rules else None,
     )
 
 

@@ -74,7 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gateway_namespace: str = "traefik"
     # A country database in MMDB format (GeoLite2-Country or the like); nothing for none.
     geoip_database: str = ""
-    # The user roster, a CSV file with the header id,name,membership,country; nothing for none.
+    # The roster file, a CSV whose header has some of the columns of sources/roster.py; blank: none.
     roster_file: str = ""
     roster: RosterSettings = RosterSettings()
     log_files: LogFilesSettings = LogFilesSettings()

@@ -1,35 +1,36 @@
-"""The user roster: a CSV file of who the users are, re-read when it changes.
+"""The roster file: a CSV of who the users are, re-read when it changes.
 
-    id,name,membership,country
-    62bb…@egi.eu,Ada Lovelace,member,ES
+    id,name,membership,country,vo,project,email,groups
+    62bb…@egi.eu,Ada Lovelace,member,ES,vo.example.eu,,ada@example.eu,staff|physics
 
 `id` and the header are required; the other columns may be missing or blank, in any order.
-`membership` is `member`, `external` or `unknown`. A line that is not understood is named
-and the rest used; of an id that comes twice the first line counts and the second is named.
+`membership` is `member`, `external` or `unknown`; `email` and `groups`, with `|` between them,
+are for rules. A line that is not understood is named and the rest used; of an id that comes
+twice the first line counts and the second is named.
 """
 
 from __future__ import annotations
 
 import asyncio
 import csv
-import stat
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from oscar_metrics.facts import Membership, Roster, RosterUser
+from oscar_metrics.facts import Membership, Person
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable
 from oscar_metrics.sources.log_blocks import FileVersion
+from oscar_metrics.sources.versioned_files import UnusableFileError, VersionedFile
 from oscar_metrics.timerange import SECOND_NS
 
 _ORIGIN = "roster"
 _SETTING = "OSCAR_METRICS_ROSTER"
 _SOURCE = "user-roster"
-_COLUMNS = frozenset({"id", "name", "membership", "country"})
-_HEADER = "id,name,membership,country"
+_HEADER = "id,name,membership,country,vo,project,email,groups"
+_COLUMNS = frozenset(_HEADER.split(","))
 _NAMED_LINES = 10
 
 
@@ -40,75 +41,62 @@ class RosterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     file_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024 * 1024
     # Users beyond these are left out, and said.
     users: Annotated[int, Meta(ge=1)] = 200_000
+    # A file of rules that say more of users (docs/people.md); blank: none.
+    rules: str = ""
 
 
 class _Read(msgspec.Struct, frozen=True, kw_only=True):
     """A roster as it was read from one version of the file."""
 
-    users: dict[str, RosterUser]
+    users: dict[str, Person]
     doubts: tuple[str, ...]
     version: FileVersion
-
-
-class _UnreadableError(Exception):
-    """The file cannot be used at all; its text is for the caller."""
 
 
 class RosterFile:
     """The roster at `path`, or the last good one where the file cannot be read any more."""
 
-    def __init__(self, path: Path | None, settings: RosterSettings | None = None) -> None:
-        self._path = path
-        self._settings = settings or RosterSettings()
+    def __init__(self, path: Path, settings: RosterSettings | None = None) -> None:
+        settings = settings or RosterSettings()
+        self._file = VersionedFile(
+            path=path, called="the user roster", setting=_SETTING, bytes_max=settings.file_bytes
+        )
+        self._users_max = settings.users
         self._last: _Read | None = None
         self._last_ns = 0
 
-    async def read(self, now_ns: int) -> Outcome[Roster]:
+    async def read(self, now_ns: int) -> Outcome[dict[str, Person]]:
         """The users by id; Partial where lines were left out or the file is an older one."""
-        if self._path is None:
-            return Unavailable(
-                origin=_ORIGIN, notes=(f"no user roster is configured ({_SETTING})",)
-            )
         try:
-            self._last = await asyncio.to_thread(_read, self._path, self._settings, self._last)
+            self._last = await asyncio.to_thread(_read, self._file, self._users_max, self._last)
             self._last_ns = now_ns
-        except _UnreadableError as exc:
+        except UnusableFileError as exc:
             return self._without(str(exc), now_ns)
         last = self._last
         if last.doubts:
             return Partial(
-                facts=Roster(users=last.users),
+                facts=last.users,
                 origin=_ORIGIN,
                 notes=last.doubts,
                 last_updated_ns=last.version.modified_ns,
             )
-        return Ok(
-            facts=Roster(users=last.users), origin=_ORIGIN, last_updated_ns=last.version.modified_ns
-        )
+        return Ok(facts=last.users, origin=_ORIGIN, last_updated_ns=last.version.modified_ns)
 
     async def check(self) -> list[Finding]:
         """What an operator should know of the file."""
-        if self._path is None:
-            return [
-                _finding(
-                    Level.WARNING,
-                    "no user roster is configured: membership follows from the users' ids alone",
-                    f"set {_SETTING} to a CSV file with the columns {_HEADER}",
-                )
-            ]
         try:
-            found = await asyncio.to_thread(_read, self._path, self._settings, None)
-        except _UnreadableError as exc:
+            found = await asyncio.to_thread(_read, self._file, self._users_max, None)
+        except UnusableFileError as exc:
             return [_finding(Level.PROBLEM, str(exc), f"correct {_SETTING} or the file")]
         doubts = [_finding(Level.WARNING, doubt, "correct the line") for doubt in found.doubts]
         return doubts or [_finding(Level.OK, f"{len(found.users):,} users")]
 
-    def _without(self, why: str, now_ns: int) -> Outcome[Roster]:
+    def _without(self, why: str, now_ns: int) -> Outcome[dict[str, Person]]:
         if self._last is None:
             return Unavailable(origin=_ORIGIN, notes=(why,))
         age_seconds = max(0, now_ns - self._last_ns) // SECOND_NS
         return Partial(
-            facts=Roster(users=self._last.users),
+            facts=self._last.users,
             origin=_ORIGIN,
             notes=(f"{why}; the one read {age_seconds:,} s ago is used", *self._last.doubts),
             last_updated_ns=self._last.version.modified_ns,
@@ -119,40 +107,26 @@ def _finding(level: Level, says: str, change: str = "") -> Finding:
     return Finding(source=_SOURCE, level=level, says=says, change=change)
 
 
-def _read(path: Path, settings: RosterSettings, last: _Read | None) -> _Read:
+def _read(file: VersionedFile, users_max: int, last: _Read | None) -> _Read:
     """The roster as it is now; `last` again where the file is the same as then."""
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
-            raise _UnreadableError(f"the user roster is not a regular file ({_SETTING})")
-        version = FileVersion.of(found)
-        if last is not None and last.version == version:
-            return last
-        if version.size > settings.file_bytes:
-            raise _UnreadableError(f"the user roster is too large ({_SETTING})")
-        with path.open("rb") as file:
-            content = file.read(settings.file_bytes + 1)
-    except FileNotFoundError:
-        raise _UnreadableError(f"the user roster does not exist ({_SETTING})") from None
-    except OSError:
-        raise _UnreadableError(f"the user roster cannot be read ({_SETTING})") from None
-    if len(content) > settings.file_bytes:
-        raise _UnreadableError(f"the user roster is too large ({_SETTING})")
-    users, doubts = parse_roster(content, users_max=settings.users)
+    version = file.version()
+    if last is not None and last.version == version:
+        return last
+    users, doubts = parse_roster(file.content(), users_max=users_max)
     return _Read(users=users, doubts=tuple(doubts), version=version)
 
 
-def parse_roster(content: bytes, *, users_max: int) -> tuple[dict[str, RosterUser], list[str]]:
+def parse_roster(content: bytes, *, users_max: int) -> tuple[dict[str, Person], list[str]]:
     """The users of a CSV file, and sentences about the lines that were left out.
 
-    Raises _UnreadableError where there is no header to read the lines by.
+    Raises UnusableFileError where there is no header to read the lines by.
     """
     # A spreadsheet may have put a byte order mark before the header.
     first, *lines = content.decode("utf-8-sig", "replace").split("\n")
     header = [name.strip().lower() for name in _row(first) or ()]
     if "id" not in header or len(set(header)) < len(header) or not set(header) <= _COLUMNS:
-        raise _UnreadableError(f"the user roster's first line is not {_HEADER} ({_SETTING})")
-    users: dict[str, RosterUser] = {}
+        raise UnusableFileError(f"the user roster's first line is not {_HEADER} ({_SETTING})")
+    users: dict[str, Person] = {}
     problems: list[str] = []
     for number, line in enumerate(lines, start=2):
         if not line.strip():
@@ -173,7 +147,7 @@ def parse_roster(content: bytes, *, users_max: int) -> tuple[dict[str, RosterUse
     return users, [f"user roster, {doubt}" for doubt in doubts]
 
 
-def _user(header: list[str], line: str) -> RosterUser | str:
+def _user(header: list[str], line: str) -> Person | str:
     """The user of one line, or what is wrong with it."""
     row = _row(line)
     if row is None:
@@ -188,11 +162,16 @@ def _user(header: list[str], line: str) -> RosterUser | str:
     membership = values.get("membership", "").lower()
     if membership and membership not in list(Membership):
         return f"membership is none of {', '.join(Membership)}"
-    return RosterUser(
+    groups = (group.strip() for group in values.get("groups", "").split("|"))
+    return Person(
         id=values["id"],
         name=values.get("name", ""),
+        email=values.get("email", ""),
+        groups=tuple(filter(None, groups)),
         membership=Membership(membership) if membership else None,
         country=values.get("country", ""),
+        vo=values.get("vo", ""),
+        project=values.get("project", ""),
     )
 
 

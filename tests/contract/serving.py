@@ -49,7 +49,7 @@ from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.scope import ScopeMode
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import SLOT_NS, Span, parse_instant
 
@@ -256,7 +256,7 @@ def aggregator(
     return Aggregator(
         Sources(
             geoip=GeoIP(None),
-            roster=RosterFile(None),
+            roster=Rosters(),
             inventory=SaidInventory(world.inventory) if world.inventory else None,
             usage=SaidUsage(world.usage) if world.usage else None,
             logs=logs,

@@ -12,7 +12,7 @@ from oscar_metrics.aggregator import Aggregator
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.serving import NOW_NS, serving
 
@@ -32,7 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     telemetry = Telemetry()
     logs = LogFiles(LogFilesSettings(pattern=str(folder / "*.log")))
     answering = Aggregator(
-        Sources(geoip=GeoIP(None), roster=RosterFile(None), logs=logs),
+        Sources(geoip=GeoIP(None), roster=Rosters(), logs=logs),
         telemetry=telemetry,
         now_ns=lambda: NOW_NS,
         deadline_seconds=30.0,

@@ -22,7 +22,7 @@ from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.scope import ScopeMode
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import SECOND_NS
 from tests.contract.serving import (
@@ -78,7 +78,7 @@ class World:
         return Aggregator(
             Sources(
                 geoip=GeoIP(None),
-                roster=RosterFile(None),
+                roster=Rosters(),
                 inventory=_Inventory(self),
                 usage=self.usage,
                 logs=_Logs(self),

@@ -15,7 +15,7 @@ from oscar_metrics.auth.caller import ADMINISTRATOR, Caller
 from oscar_metrics.facts import LogStream
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.telemetry import Telemetry
 from tests.contract.neighbours import CREDENTIALS, neighbourhood
 from tests.contract.serving import NOW_NS, WHOLE, KnownTokens, SaidLogs, serving
@@ -49,7 +49,7 @@ class TimedLogs(SaidLogs):
 def timed() -> Iterator[tuple[httpx.Client, TimedLogs]]:
     logs, telemetry = TimedLogs(), Telemetry()
     sources = Sources(
-        geoip=GeoIP(None), roster=RosterFile(None), inventory=None, usage=None, logs=logs
+        geoip=GeoIP(None), roster=Rosters(), inventory=None, usage=None, logs=logs
     )
     answering = Aggregator(
         sources,
@@ -120,7 +120,7 @@ class SlowTokens(KnownTokens):
 def test_finding_out_who_asks_takes_of_the_same_time(takes_seconds: float, status: int) -> None:
     logs, telemetry = TimedLogs(), Telemetry()
     sources = Sources(
-        geoip=GeoIP(None), roster=RosterFile(None), inventory=None, usage=None, logs=logs
+        geoip=GeoIP(None), roster=Rosters(), inventory=None, usage=None, logs=logs
     )
     answering = Aggregator(
         sources, telemetry=telemetry, now_ns=lambda: NOW_NS, deadline_seconds=10.0

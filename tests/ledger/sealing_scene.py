@@ -16,7 +16,7 @@ from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import HOUR_NS, SECOND_NS, SLOT_NS, Span, format_instant, parse_instant
 
@@ -110,7 +110,7 @@ class Scene:
 def log_files(folder: Path, **more: Any) -> Sources:
     return Sources(
         geoip=GeoIP.open(None),
-        roster=RosterFile(None),
+        roster=Rosters(),
         logs=LogFiles(LogFilesSettings(pattern=str(folder / "*.log"))),
         **more,
     )

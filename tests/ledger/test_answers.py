@@ -28,7 +28,7 @@ from oscar_metrics.scope import Viewer
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.log_files import LogFiles, LogFilesSettings
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import (
     DAY_NS,
@@ -118,7 +118,7 @@ def aggregator(
     logs: LogFiles | SaidLogs | None, store: LedgerStore | None, *, now_ns: int = NOW_NS
 ) -> Administrator:
     asked = Aggregator(
-        Sources(geoip=GeoIP(None), roster=RosterFile(None), logs=logs),
+        Sources(geoip=GeoIP(None), roster=Rosters(), logs=logs),
         telemetry=Telemetry(),
         now_ns=lambda: now_ns,
         deadline_seconds=None,

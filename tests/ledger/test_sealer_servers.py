@@ -18,7 +18,7 @@ from oscar_metrics.sources.interfaces import Sources
 from oscar_metrics.sources.kubernetes import InventorySettings, KubernetesInventory
 from oscar_metrics.sources.kubernetes_client import KubernetesClient, KubernetesSettings
 from oscar_metrics.sources.loki import LokiLogs
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.sources.upstream import UpstreamLimits
 from oscar_metrics.sums import of_tallies
 from oscar_metrics.telemetry import Telemetry
@@ -86,7 +86,7 @@ async def sealed(scene: Scene, kind: SealKind, hour: int) -> SealHead | None:
 async def loki_sources(streams: Streams) -> AsyncIterator[tuple[Sources, LokiLogs]]:
     logs = LokiLogs(streams.settings, telemetry=streams.telemetry)
     try:
-        yield Sources(geoip=GeoIP.open(None), roster=RosterFile(None), logs=logs), logs
+        yield Sources(geoip=GeoIP.open(None), roster=Rosters(), logs=logs), logs
     finally:
         await logs.aclose()
 
@@ -199,7 +199,7 @@ async def test_usage_and_inventory_are_sealed_as_they_are_live(
         inventory = KubernetesInventory(client, InventorySettings())
         scene.sealer = scene.new_sealer(
             Sources(
-                geoip=GeoIP.open(None), roster=RosterFile(None), usage=source, inventory=inventory
+                geoip=GeoIP.open(None), roster=Rosters(), usage=source, inventory=inventory
             )
         )
         scene.now_ns = (hour + 1) * HOUR_NS + 10 * MINUTE_NS

@@ -41,7 +41,7 @@ from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.scope import ScopeMode
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
 from tests.scope.worlds import EARLY_NS, FIRST_NS, LATE_NS, ME, NOW_NS, Called, Frame, World
@@ -244,7 +244,7 @@ async def serving(
             Aggregator(
                 Sources(
                     geoip=GeoIP(None),
-                    roster=RosterFile(None),
+                    roster=Rosters(),
                     inventory=TellingInventory(world, frame),
                     usage=TellingUsage(world, frame),
                     logs=Telling(world, frame),

@@ -23,7 +23,7 @@ from oscar_metrics.sources.kubernetes_client import KubernetesClient, Kubernetes
 from oscar_metrics.sources.loki import LokiLogs
 from oscar_metrics.sources.prometheus import PrometheusUsage
 from oscar_metrics.sources.prometheus_api import PrometheusSettings
-from oscar_metrics.sources.roster import RosterFile, RosterSettings
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.sources.upstream import UpstreamLimits
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
@@ -71,7 +71,7 @@ class Asked(msgspec.Struct):
 
 
 def sources(**named: Any) -> Sources:
-    return Sources(geoip=GeoIP.open(None), roster=RosterFile(None, RosterSettings()), **named)
+    return Sources(geoip=GeoIP.open(None), roster=Rosters(), **named)
 
 
 @pytest.fixture(scope="module")

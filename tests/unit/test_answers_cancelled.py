@@ -29,7 +29,7 @@ from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.scope import Viewer
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.sources.interfaces import Sources
-from oscar_metrics.sources.roster import RosterFile
+from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import DAY_NS, SECOND_NS, Span
 from oscar_metrics.wire import SourceName, SourceState
@@ -60,7 +60,7 @@ class Server:
         self.telemetry = Telemetry()
         self.lanes = Lanes(PLACES, self.telemetry)
         sources = Sources(
-            geoip=GeoIP(None), roster=RosterFile(None), inventory=None, usage=None, logs=None
+            geoip=GeoIP(None), roster=Rosters(), inventory=None, usage=None, logs=None
         )
         self.aggregator = Aggregator(
             sources,

@@ -5,27 +5,47 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oscar_metrics.facts import Membership, RosterUser
+from oscar_metrics.facts import Membership, Person
 from oscar_metrics.findings import Level
 from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable
-from oscar_metrics.sources.roster import RosterFile, RosterSettings, _UnreadableError, parse_roster
+from oscar_metrics.sources.roster import RosterFile, RosterSettings, parse_roster
+from oscar_metrics.sources.versioned_files import UnusableFileError
 from oscar_metrics.timerange import SECOND_NS
 
 HEADER = "id,name,membership,country\n"
-ADA = RosterUser(id="ada@egi.eu", name="Ada, L.", membership=Membership.MEMBER, country="Spain")
+ADA = Person(id="ada@egi.eu", name="Ada, L.", membership=Membership.MEMBER, country="Spain")
 
 
 def test_users_are_read_by_id() -> None:
     users, doubts = parse_roster(
         (HEADER + 'ada@egi.eu,"Ada, L.",Member,Spain\r\n\nbob,,,\n').encode(), users_max=10
     )
-    assert users == {"ada@egi.eu": ADA, "bob": RosterUser(id="bob")}
+    assert users == {"ada@egi.eu": ADA, "bob": Person(id="bob")}
     assert doubts == []
 
 
 def test_columns_may_be_missing_or_in_another_order() -> None:
     users, _ = parse_roster(b"\xef\xbb\xbfCountry, ID\nES,ada\n", users_max=10)
-    assert users == {"ada": RosterUser(id="ada", country="ES")}
+    assert users == {"ada": Person(id="ada", country="ES")}
+
+
+def test_every_column_is_read() -> None:
+    content = (
+        b"id,name,membership,country,vo,project,email,groups\n"
+        b"ada,Ada,external,ES,vo.example.eu,climate,ada@example.eu,staff | /vo/physics|\n"
+    )
+    users, doubts = parse_roster(content, users_max=10)
+    assert doubts == []
+    assert users["ada"] == Person(
+        id="ada",
+        name="Ada",
+        email="ada@example.eu",
+        groups=("staff", "/vo/physics"),
+        membership=Membership.EXTERNAL,
+        country="ES",
+        vo="vo.example.eu",
+        project="climate",
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,19 +85,12 @@ def test_users_past_the_bound_are_left_out_and_said() -> None:
 def test_no_content_breaks_the_reading(content: bytes) -> None:
     users, _ = parse_roster(HEADER.encode() + content, users_max=5)
     assert len(users) <= 5
-    with contextlib.suppress(_UnreadableError):
+    with contextlib.suppress(UnusableFileError):
         parse_roster(content, users_max=5)
 
 
 def notes(outcome: Outcome[object]) -> str:
     return " ".join(outcome.notes)
-
-
-async def test_no_roster_is_unavailable_and_names_the_setting() -> None:
-    outcome = await RosterFile(None).read(0)
-    assert isinstance(outcome, Unavailable)
-    assert "OSCAR_METRICS_ROSTER" in notes(outcome)
-    assert [f.level for f in await RosterFile(None).check()] == [Level.WARNING]
 
 
 @pytest.mark.parametrize(
@@ -106,15 +119,15 @@ async def test_a_changed_file_is_read_again_and_a_lost_one_served_with_its_age(
     roster = RosterFile(path)
     first = await roster.read(0)
     assert isinstance(first, Ok)
-    assert set(first.facts.users) == {"ada"}
+    assert set(first.facts) == {"ada"}
     path.write_text(HEADER + "ada,A,member,ES\nbob,B,external,FR\nbad\n")
     second = await roster.read(10 * SECOND_NS)
     assert isinstance(second, Partial)
-    assert set(second.facts.users) == {"ada", "bob"}
+    assert set(second.facts) == {"ada", "bob"}
     path.unlink()
     lost = await roster.read(70 * SECOND_NS)
     assert isinstance(lost, Partial)
-    assert set(lost.facts.users) == {"ada", "bob"}
+    assert set(lost.facts) == {"ada", "bob"}
     assert "does not exist" in lost.notes[0]
     assert "60 s ago" in lost.notes[0]
     assert [f.level for f in await roster.check()] == [Level.PROBLEM]
