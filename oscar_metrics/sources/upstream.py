@@ -1,4 +1,4 @@
-"""The one way out to an HTTP upstream: every call passes through `Upstream.get`.
+"""The one way out to an HTTP upstream: every call passes through its gate.
 
 It bounds time, concurrency and body size, maps every lower-level failure to an UpstreamError
 once, and counts the call; whether and how often it is made is for its gate to say. Certificates and
@@ -136,7 +136,31 @@ class Upstream:
         headers: Mapping[str, str] | None = None,
     ) -> T:
         """The decoded answer; raises UpstreamError, with BAD_ANSWER where it is not as expected."""
-        body = await self.get(path, params, headers=headers)
+        return self._decoded(await self.get(path, params, headers=headers), decoder)
+
+    async def post_form(
+        self,
+        path: str,
+        form: Mapping[str, str],
+        decoder: msgspec.json.Decoder[T],
+        *,
+        headers: Mapping[str, str],
+    ) -> T:
+        """The same of a form that is sent, which may be so more than once.
+
+        Secrets belong into `headers`: what is repeated of a form is not kept out of the log.
+        """
+        question = _Question(path, headers=headers, form=form)
+        return self._decoded(await self._gate.ask(lambda: self._once(question)), decoder)
+
+    async def get(
+        self, path: str, params: Mapping[str, str], *, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The body of a 200, after up to `attempts` tries; raises UpstreamError."""
+        question = _Question(path, params=params, headers=headers or {})
+        return await self._gate.ask(lambda: self._once(question))
+
+    def _decoded(self, body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         try:
             return decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
@@ -144,20 +168,12 @@ class Upstream:
             text = _QUOTED.sub("…", str(exc))
             raise UpstreamError(self.name, Reason.BAD_ANSWER, _shorten(text)) from None
 
-    async def get(
-        self, path: str, params: Mapping[str, str], *, headers: Mapping[str, str] | None = None
-    ) -> bytes:
-        """The body of a 200, after up to `attempts` tries; raises UpstreamError."""
-        return await self._gate.ask(lambda: self._once(path, params, headers))
-
-    async def _once(
-        self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None
-    ) -> bytes:
+    async def _once(self, question: _Question) -> bytes:
         began = time.perf_counter()
         reason = "cancelled"
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
-                body = await self._call(path, params, headers)
+                body = await self._call(question)
             reason = "ok"
         except TimeoutError:
             reason = Reason.TIMEOUT
@@ -174,14 +190,12 @@ class Upstream:
             )
         return body
 
-    async def _call(
-        self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None
-    ) -> bytes:
-        sent = {**self._headers, **await self._authorization(), **(headers or {})}
+    async def _call(self, question: _Question) -> bytes:
+        sent = {**self._headers, **await self._authorization(), **question.headers}
         pool = await self._current_pool()
         pool.calls += 1
         try:
-            async with self._answer(pool.client, path, params, sent) as response:
+            async with self._answer(pool.client, question, sent) as response:
                 return await self._body(response)
         except UpstreamError as exc:
             exc.detail = without_secrets(exc.detail, secrets_in(sent))
@@ -220,14 +234,14 @@ class Upstream:
 
     @contextlib.asynccontextmanager
     async def _answer(
-        self,
-        client: httpx.AsyncClient,
-        path: str,
-        params: Mapping[str, str],
-        headers: Mapping[str, str],
+        self, client: httpx.AsyncClient, question: _Question, headers: Mapping[str, str]
     ) -> AsyncIterator[httpx.Response]:
+        path, params, form = question.path, question.params, question.form
+        method = "GET" if form is None else "POST"
         with map_httpx_errors(self.name):
-            async with client.stream("GET", path, params=params, headers=headers) as response:
+            async with client.stream(
+                method, path, params=params, headers=headers, data=form
+            ) as response:
                 if (date := http_date(response.headers.get("date", ""))) is not None:
                     self.clock_difference_seconds = date - time.time()
                 if response.status_code != httpx.codes.OK:
@@ -264,6 +278,15 @@ class Upstream:
         async for chunk in response.aiter_raw():
             return chunk[: 4 * _DETAIL_CHARACTERS].decode("utf-8", "replace")
         return ""
+
+
+class _Question(msgspec.Struct, frozen=True):
+    """What is asked; a form is sent by POST."""
+
+    path: str
+    params: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = {}
+    form: Mapping[str, str] | None = None
 
 
 class _Pool:
