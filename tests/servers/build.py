@@ -56,6 +56,15 @@ _LISTED: tuple[Server, ...] = (
             "k8s.io/component-base/version.gitMinor": "36",
         },
     ),
+    # What makes objects of manifests, as an operator does.
+    GoModule(
+        name="kubectl",
+        version="1.36.3",
+        module="k8s.io/kubernetes",
+        module_version="v1.36.3",
+        version_variables={"k8s.io/component-base/version.gitVersion": "v1.36.3"},
+        asked_version_by=("version", "--client"),
+    ),
     GoModule(
         name="kwok",
         version="0.8.0",
@@ -78,6 +87,15 @@ _LISTED: tuple[Server, ...] = (
         module="github.com/grafana/agent",
         module_version="v0.44.2",
         version_variables={"github.com/grafana/agent/internal/build.Version": "v0.44.2"},
+    ),
+    # What fetches the collector's country database. Its successor, 7, has the same settings, and
+    # other requests.
+    GoModule(
+        name="geoipupdate",
+        version="6.1.0",
+        module="github.com/maxmind/geoipupdate/v6",
+        module_version="v6.1.0",
+        version_variables={"main.version": "6.1.0"},
     ),
     MavenFolder(
         name="keycloak",

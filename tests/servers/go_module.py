@@ -40,7 +40,7 @@ class GoModule(Server):
         """Return the program on PATH if it has exactly this version."""
         found = shutil.which(self.name)
         wanted = rf"(?<![\d.])v?{re.escape(self.version)}(?![\d.])"
-        if found is None or re.search(wanted, told_version(found)) is None:
+        if found is None or re.search(wanted, told_version(found, self.asked_version_by)) is None:
             return None
         return Path(found)
 

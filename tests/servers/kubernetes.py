@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import ssl
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +113,7 @@ class KubeCluster:
 
     def kubeconfig(self, token: str) -> Path:
         """Return a kubeconfig file with which the token's owner reaches this cluster."""
-        path = self._directory / f"kubeconfig-{token[:8]}.json"
+        path = self._directory / f"kubeconfig-{sha256(token.encode()).hexdigest()[:8]}.json"
         cluster = {"server": self.url, "certificate-authority": str(self.ca_file)}
         text = json.dumps(
             {
@@ -126,6 +129,29 @@ class KubeCluster:
         path.write_text(text)
         return path
 
+    def token_of(self, namespace: str, service_account: str) -> str:
+        """Return a token of a service account, as a pod that runs as it is given one."""
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token"
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        token: str = _object(self._client.post(path, json=body))["status"]["token"]
+        return token
+
+    def kubectl(self, token: str, *arguments: str | Path) -> str:
+        """Run kubectl as the token's owner, and return what it says.
+
+        Raises ServerError with what it says if it fails.
+        """
+        done = subprocess.run(
+            [program("kubectl"), f"--kubeconfig={self.kubeconfig(token)}", *arguments],
+            env={**os.environ, "KUBECACHEDIR": str(self._directory / "kubectl")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ServerError(f"kubectl {' '.join(map(str, arguments))}: {done.stderr}")
+        return done.stdout
+
     def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Create the object, or make it what the manifest says; return it as the API has it.
 
@@ -139,7 +165,7 @@ class KubeCluster:
             base = f"{base}/namespaces/{namespace}"
         answer = self._client.patch(
             f"{base}/{plural}/{metadata['name']}",
-            params={"fieldManager": "tests", "force": "true"},
+            params={"fieldManager": "tests", "force": "true", "fieldValidation": "Strict"},
             content=json.dumps(manifest),
             headers={"Content-Type": "application/apply-patch+yaml"},
         )
@@ -157,6 +183,17 @@ class KubeCluster:
             )
 
         wait_until(ready, f"node {name} ready", timeout_seconds=_POD_SECONDS)
+
+    def set_kubelet_port(self, node: str, port: int) -> None:
+        """Have the node say that its kubelet listens there, on loopback."""
+        endpoints = {"kubeletEndpoint": {"Port": port}}
+        _object(
+            self._client.patch(
+                f"/api/v1/nodes/{node}/status",
+                content=json.dumps({"status": {"daemonEndpoints": endpoints}}),
+                headers={"Content-Type": "application/merge-patch+json"},
+            )
+        )
 
     def add_pod(
         self,

@@ -17,15 +17,16 @@ class BuildError(Exception):
     """A server could not be installed; the message says what to do or shows why."""
 
 
-def told_version(program: str) -> str:
+def told_version(program: str | Path, asked_by: Sequence[str] = ("--version",)) -> str:
     """Return what the program says when it is asked for its version, or nothing."""
     try:
         told = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=10, check=False
+            [program, *asked_by], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return told.stdout
+    # Some log it.
+    return told.stdout + told.stderr if told.returncode == 0 else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Server(ABC):
 
     name: str
     version: str
+    asked_version_by: tuple[str, ...] = ("--version",)
 
     @property
     def title(self) -> str:
