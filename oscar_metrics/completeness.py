@@ -168,6 +168,7 @@ def membership(user: str, roster: Outcome[Roster]) -> Membership:
 _COUNTRY_WORDS = {
     CountryFrom.LABEL: "a label of the log",
     CountryFrom.GEOIP: "the caller's address",
+    CountryFrom.CLAIM: "a claim of the user's log-in",
     CountryFrom.ROSTER: "the user roster",
 }
 

@@ -39,6 +39,7 @@ class CountryFrom(StrEnum):
 
     LABEL = "label"
     GEOIP = "geoip"
+    CLAIM = "claim"
     ROSTER = "roster"
     NOTHING = "nothing"
 
@@ -227,6 +228,8 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     membership: Membership | None = None
     country: str = ""
+    # Which kind of origin says the country: a claim, or the roster.
+    country_from: CountryFrom = CountryFrom.ROSTER
     vo: str = ""
     project: str = ""
 
@@ -241,6 +244,7 @@ class RosterUser(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     membership: Membership | None = None
     country: str = ""
+    country_from: CountryFrom = CountryFrom.ROSTER
     vo: str = ""
     project: str = ""
 

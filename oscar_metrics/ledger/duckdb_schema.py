@@ -41,6 +41,7 @@ COUNTRY_FROM_CODES = MappingProxyType(
         CountryFrom.GEOIP: 2,
         CountryFrom.ROSTER: 3,
         CountryFrom.NOTHING: 4,
+        CountryFrom.CLAIM: 5,  # since version 3
     }
 )
 
@@ -220,6 +221,10 @@ def _to_version_2(cursor: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def _to_version_3(_: duckdb.DuckDBPyConnection) -> None:
+    """Countries by a claim: what a program of version 2 does not know, it must not open."""
+
+
 class _Named1(msgspec.Struct):
     namespace: str
     owner: str
@@ -237,6 +242,7 @@ class _Inventory1(msgspec.Struct):
 MIGRATIONS: tuple[Callable[[duckdb.DuckDBPyConnection], None], ...] = (
     _to_version_1,
     _to_version_2,
+    _to_version_3,
 )
 VERSION = len(MIGRATIONS)
 

@@ -1,4 +1,4 @@
-"""How the country of a call is decided: its label, else its IP, else what the roster says."""
+"""How the country of a call is decided: its label, else its IP, else what is known of the user."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class Countries:
         # Of an address, its country or blank; None where there is no database.
         self.of_ip: Callable[[str], str] | None = geoip.lookup()
         self._of_user = {
-            user.id: code for user in roster.users.values() if (code := self.of_label(user.country))
+            user.id: (code, user.country_from)
+            for user in roster.users.values()
+            if (code := self.of_label(user.country))
         }
 
     def decide(self, label: str, ip: str, user: str) -> tuple[str, CountryFrom]:
@@ -61,9 +63,7 @@ class Countries:
             return label, CountryFrom.LABEL
         if ip_country:
             return ip_country, CountryFrom.GEOIP
-        if country := self._of_user.get(user):
-            return country, CountryFrom.ROSTER
-        return "", CountryFrom.NOTHING
+        return self._of_user.get(user, ("", CountryFrom.NOTHING))
 
     @staticmethod
     def of_label(label: str) -> str:
@@ -269,7 +269,7 @@ class _Lookup:
         """The country of an address, and the length in bits of the network it is known by."""
         try:
             record, prefix = self._reader.get_with_prefix_len(address)
-            if not isinstance(record, dict) or not _is_public(address):
+            if not isinstance(record, dict) or not is_public(address):
                 return "", prefix
         except (ValueError, maxminddb.InvalidDatabaseError):
             return "", 128
@@ -286,7 +286,7 @@ def without_port(ip: str) -> str:
     return ip.partition(":")[0] if ip.count(":") == 1 else ip
 
 
-def _is_public(address: str) -> bool:
+def is_public(address: str) -> bool:
     """Whether an address belongs to somebody; raises ValueError for what is no address."""
     parsed = ipaddress.ip_address(address)
     return parsed.is_global and not parsed.is_multicast

@@ -147,6 +147,7 @@ class Rules:
             name=person.name,
             membership=membership,
             country=person.country,
+            country_from=person.country_from,
             vo=vo,
             project=project,
         )

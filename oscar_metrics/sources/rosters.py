@@ -141,6 +141,7 @@ def both(first: Person, second: Person) -> Person:
         groups=first.groups or second.groups,
         membership=membership,
         country=first.country or second.country,
+        country_from=first.country_from if first.country else second.country_from,
         vo=first.vo or second.vo,
         project=first.project or second.project,
     )

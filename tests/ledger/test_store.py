@@ -8,6 +8,7 @@ import pytest
 
 from oscar_metrics.errors import LedgerError, TooManyRows
 from oscar_metrics.facts import (
+    CountryFrom,
     Kind,
     LogStream,
     Result,
@@ -15,6 +16,7 @@ from oscar_metrics.facts import (
     SlotPart,
     Usage,
 )
+from oscar_metrics.findings import Level
 from oscar_metrics.ledger.seals import Candidate, Judged, SealKind, Verdict
 from oscar_metrics.ledger.store import LedgerStore
 from oscar_metrics.outcome import Gap, GapReason, Measure
@@ -104,6 +106,17 @@ async def test_a_candidate_replaces_a_seal_only_where_it_has_seen_more(
     # Judged once more it is no news.
     again = await verdict(store, told, NOW_NS + 2)
     assert again is (Verdict.SAME if expected is Verdict.REVISED else expected)
+
+
+async def test_every_way_to_a_country_is_kept_apart(store: LedgerStore) -> None:
+    part = SlotPart(FIRST * 4, first=False)
+    ways = {key()._replace(country_from=how): n for n, how in enumerate(CountryFrom, 1)}
+    calls = slotted({(part, one): count for one, count in ways.items()})
+    await store.seal([executions(FIRST, calls)], now_ns=NOW_NS)
+    by = ("country_from",)
+    sums = await store.call_sums(LogStream.EXECUTIONS, [HOUR], [by], rows_max=ROWS_MAX)
+    assert sums.by(*by) == {(one.country_from,): count for one, count in ways.items()}
+    assert {one.level for one in await store.verify(lambda *_: None)} == {Level.OK}
 
 
 async def test_a_clock_before_the_seal_is_refused(store: LedgerStore) -> None:

@@ -67,6 +67,47 @@ def test_the_country_of_an_address_is(database: Path, ip: str, expected: str) ->
 
 
 @pytest.mark.parametrize(
+    "ip",
+    [
+        "0.1.2.3",
+        "10.0.0.1",
+        "100.64.0.1",
+        "127.0.0.1",
+        "169.254.0.1",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.0.0.1",
+        "192.0.2.1",
+        "192.168.0.1",
+        "198.18.0.1",
+        "198.51.100.1",
+        "203.0.113.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::ffff:10.0.0.1",
+        "100::1",
+        "2001:db8::1",
+        "fc00::1",
+        "fe80::1",
+        "ff02::1",
+    ],
+)
+def test_private_and_reserved_addresses_have_no_country_on_any_way(tmp_path: Path, ip: str) -> None:
+    networks = {"::/1": "XX", "8000::/1": "XX"}
+    geoip = GeoIP.open(write_database(tmp_path / "all.mmdb", networks))
+    countries = Countries(geoip, Roster(users={"eve": RosterUser(id="eve", country="PT")}))
+    assert countries.of_ip is not None
+    assert countries.of_ip("9.9.9.9") == "XX"
+    for form in (ip, f" {ip} ", f"[{ip}]:80" if ":" in ip else f"{ip}:80"):
+        assert countries.of_ip(form) == ""
+        assert countries.decide("", form, "nobody") == ("", CountryFrom.NOTHING)
+        assert countries.decide("-", form, "eve") == ("PT", CountryFrom.ROSTER)
+
+
+@pytest.mark.parametrize(
     ("ip", "expected"),
     [
         ("1.2.3.4:55", "1.2.3.4"),
@@ -110,15 +151,20 @@ def test_what_is_remembered_of_networks_is_what_a_look_up_says(
         assert lookup.country_of(ip) == lookup.look_up(ip)[0]
 
 
-def test_a_country_is_what_the_label_says_else_the_address_else_the_roster(database: Path) -> None:
+def test_a_country_is_what_the_label_says_else_the_address_else_what_is_known_of_the_user(
+    database: Path,
+) -> None:
     roster = {
         "ada": RosterUser(id="ada", country="portugal"),
         "bob": RosterUser(id="bob", country="unknown"),
+        "eve": RosterUser(id="eve", country="fr", country_from=CountryFrom.CLAIM),
     }
     countries = Countries(GeoIP.open(database), Roster(users=roster))
     assert countries.decide("italy", "79.1.1.1", "ada") == ("IT", CountryFrom.LABEL)
     assert countries.decide("-", "79.1.1.1", "ada") == ("ES", CountryFrom.GEOIP)
     assert countries.decide("", "10.1.1.1", "ada") == ("PT", CountryFrom.ROSTER)
+    assert countries.decide("", "10.1.1.1", "eve") == ("FR", CountryFrom.CLAIM)
+    assert countries.decide("", "79.1.1.1", "eve") == ("ES", CountryFrom.GEOIP)
     assert countries.decide("", "10.1.1.1", "bob") == ("", CountryFrom.NOTHING)
     assert countries.decide("", "", "") == ("", CountryFrom.NOTHING)
 

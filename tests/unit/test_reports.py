@@ -14,6 +14,7 @@ from msgspec import UNSET
 from oscar_metrics import figures, groupings, reports
 from oscar_metrics.facts import (
     CallKey,
+    CountryFrom,
     Inventory,
     Kind,
     LogStream,
@@ -368,6 +369,23 @@ KEYS = st.builds(
     result=st.sampled_from(list(Result)),
     namespace=st.sampled_from(["", "n", "m"]),
 )
+
+
+def test_the_note_on_countries_counts_every_way_to_one() -> None:
+    ways = {
+        call()._replace(country="" if how is CountryFrom.NOTHING else "ES", country_from=how): n
+        for n, how in enumerate(CountryFrom, 1)
+    }
+    report = reports.country_breakdown(
+        ASKED, NOW, calls(log(ways), log({})), group_by="country", privacy=PLAIN
+    )
+    said = source(report.sources, SourceName.COUNTRIES)
+    assert said.origin == "label+geoip+claim+roster"
+    assert str(said.notes).startswith(
+        "1 of 15 by a label of the log; 2 of 15 by the caller's address; "
+        "3 of 15 by a claim of the user's log-in; 4 of 15 by the user roster; "
+        "5 of 15 have no country"
+    )
 
 
 @given(st.dictionaries(KEYS, st.integers(1, 9), max_size=20))
