@@ -7,6 +7,8 @@ import gc
 import importlib.metadata
 import socket
 import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -33,7 +35,8 @@ from oscar_metrics.resilience.shared_cache import SharedCache, cache_key
 from oscar_metrics.scope import ScopeMode
 from oscar_metrics.settings import OFF, Settings
 from oscar_metrics.sources.countries import GeoIP
-from oscar_metrics.sources.interfaces import Sources
+from oscar_metrics.sources.interfaces import PeopleSource, Sources
+from oscar_metrics.sources.keycloak_people import KeycloakPeople
 from oscar_metrics.sources.kubernetes import KubernetesInventory
 from oscar_metrics.sources.kubernetes_client import KubernetesClient
 from oscar_metrics.sources.log_files import LogFiles
@@ -98,10 +101,24 @@ def create_app(
         shared=create_shared_answers(settings, telemetry),
         telemetry=telemetry,
         version=importlib.metadata.version("oscar-metrics"),
-        running=kept_open(holder, ledger, keep) if holder else None,
+        running=meanwhile(sources, kept_open(holder, ledger, keep) if holder else None),
         ledger_status=ledger_status if holder else None,
         stop=stop,
     )
+
+
+@asynccontextmanager
+async def meanwhile(
+    sources: Sources, running: AbstractAsyncContextManager[None] | None
+) -> AsyncIterator[None]:
+    """What sources do in the background, and `running`, within the block."""
+    async with asyncio.TaskGroup() as group, running or nullcontext():
+        tasks = [group.create_task(one.run()) for one in sources.background]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 def create_aggregator(
@@ -192,24 +209,32 @@ def create_sources(settings: Settings, telemetry: Telemetry) -> Sources:
         if settings.prometheus.url != OFF
         else None
     )
+    keycloak = (
+        KeycloakPeople(settings.keycloak, telemetry, time.time_ns)
+        if settings.keycloak.url
+        else None
+    )
     geoip = Path(settings.geoip_database) if settings.geoip_database else None
     return Sources(
         geoip=GeoIP.open(geoip),
-        roster=create_roster(settings),
+        roster=create_roster(settings, keycloak),
         inventory=KubernetesInventory(cluster, settings.inventory) if cluster else None,
         usage=prometheus,
         logs=files or loki or pods,
         counting=loki,
         fallback_logs=pods if loki else None,
-        connections=tuple(filter(None, (loki, cluster, prometheus))),
+        connections=tuple(filter(None, (loki, cluster, prometheus, keycloak))),
+        background=(keycloak,) if keycloak else (),
     )
 
 
-def create_roster(settings: Settings) -> Rosters:
-    """Who the users are: by the file, and by rules."""
-    file, rules = settings.roster_file, settings.roster.rules
+def create_roster(settings: Settings, keycloak: KeycloakPeople | None) -> Rosters:
+    """Who the users are: by the file, by Keycloak, and by rules."""
+    path, rules = settings.roster_file, settings.roster.rules
+    file = RosterFile(Path(path), settings.roster) if path else None
+    origins: tuple[PeopleSource | None, ...] = (file, keycloak)
     return Rosters(
-        [RosterFile(Path(file), settings.roster)] if file else [],
+        [origin for origin in origins if origin is not None],
         RulesFile(Path(rules)) if rules else None,
     )
 

@@ -28,12 +28,13 @@ NOT_READ = "it could not be read; reports of the administrator say why"
 WITHHELD = "what is in records that do not tell whose service it was is left out"
 NOT_ALL_KNOWN = "which services there are is not fully known, so some may be left out"
 
-_UPSTREAMS = ("kubernetes", "loki", "Loki", "Prometheus")
+_UPSTREAMS = ("kubernetes", "loki", "Loki", "Prometheus", "keycloak")
 _SAFE = frozenset(
     {
         WITHHELD,
         NOT_ALL_KNOWN,
         MAY_GROW,
+        "keycloak's users are being read for the first time",
         *REASON_TEXT.values(),
         *(f"{name} {text}" for name in _UPSTREAMS for text in REASON_TEXT.values()),
     }
@@ -43,6 +44,8 @@ _SAFE_BEGINNINGS = (
     "the range cuts slots that are stored whole: ",
     "CPU time was measured in different ways within the range ",
     "GPU time was measured in different ways within the range ",
+    "keycloak did not hand out all users within ",
+    "users are those read from keycloak ",
 )
 
 

@@ -28,18 +28,22 @@ from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.settings_checks import (
     check_access,
     check_cache,
+    check_keycloak,
     check_oidc,
     check_readable,
     check_sendable,
     check_url,
     check_username,
 )
+from oscar_metrics.sources.keycloak_api import PREFIX as KEYCLOAK
+from oscar_metrics.sources.keycloak_api import KeycloakSettings
 from oscar_metrics.sources.kubernetes import InventorySettings
 from oscar_metrics.sources.kubernetes_client import KubernetesSettings
 from oscar_metrics.sources.log_files import LogFilesSettings
 from oscar_metrics.sources.loki_api import LokiSettings
 from oscar_metrics.sources.pod_logs import PodLogsSettings
 from oscar_metrics.sources.prometheus import PrometheusSettings
+from oscar_metrics.sources.remembered_claims import RememberSettings
 from oscar_metrics.sources.roster import RosterSettings
 from oscar_metrics.sources.watched_files import text_of
 
@@ -77,6 +81,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # The roster file, a CSV whose header has some of the columns of sources/roster.py; blank: none.
     roster_file: str = ""
     roster: RosterSettings = RosterSettings()
+    keycloak: KeycloakSettings = KeycloakSettings()
+    remember: RememberSettings = RememberSettings()
     log_files: LogFilesSettings = LogFilesSettings()
     loki: LokiSettings = LokiSettings()
     pod_logs: PodLogsSettings = PodLogsSettings()
@@ -222,6 +228,8 @@ def load(environ: Mapping[str, str], file: Path | None = None) -> Settings:
     check_username(settings.username)
     check_url("LOKI_URL", settings.loki.url, unless="")
     check_url("PROMETHEUS_URL", settings.prometheus.url, unless=OFF)
+    check_url(f"{KEYCLOAK}_URL", settings.keycloak.url, unless="")
+    check_keycloak(settings.keycloak)
     check_oidc(settings.oidc)
     check_access(settings.access)
     check_cache(settings.cache)

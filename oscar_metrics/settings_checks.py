@@ -12,6 +12,8 @@ from oscar_metrics.auth.access_settings import AccessSettings
 from oscar_metrics.auth.oidc_settings import OidcSettings
 from oscar_metrics.errors import SettingsError
 from oscar_metrics.resilience.report_cache import IN_MEMORY, CacheSettings
+from oscar_metrics.sources.keycloak_api import PREFIX as KEYCLOAK
+from oscar_metrics.sources.keycloak_api import KeycloakSettings
 
 _LEAST_KEY_CHARACTERS = 16
 _EVERY_ORIGIN = "*"
@@ -61,6 +63,27 @@ def check_cache(settings: CacheSettings) -> None:
         raise SettingsError(
             "OSCAR_METRICS_CACHE",
             "expected memory, off, or a URL such as redis://host:6379/0",
+        )
+
+
+def check_keycloak(settings: KeycloakSettings) -> None:
+    """Whether all that is needed to ask a Keycloak is there, where one is to be asked."""
+    if not settings.url:
+        return
+    secret = settings.client_secret or settings.client_secret_file
+    needed = (
+        ("REALM", settings.realm),
+        ("CLIENT_ID", settings.client_id),
+        ("CLIENT_SECRET", secret),
+    )
+    for name, value in needed:
+        if not value:
+            raise SettingsError(
+                f"{KEYCLOAK}_{name}", f"not set, though {KEYCLOAK}_URL is: users are read with it"
+            )
+    if "@" in urlsplit(settings.url).netloc:
+        raise SettingsError(
+            f"{KEYCLOAK}_URL", f"expected no user in it: {KEYCLOAK}_CLIENT_ID is who we are"
         )
 
 

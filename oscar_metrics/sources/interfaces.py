@@ -133,11 +133,19 @@ class Connection(Protocol):
         """Close it."""
 
 
+class Background(Protocol):
+    """What a source does meanwhile, where it is in a server."""
+
+    async def run(self) -> None:
+        """Do it until cancelled."""
+
+
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """Everyone who may be asked; None for what is not configured.
 
     `counting` is the log source again, where it can count; `fallback_logs` is asked where
-    `logs` says nothing at all. `connections` are closed when nobody is asked any more.
+    `logs` says nothing at all. `connections` are closed when nobody is asked any more;
+    `background` is what a server has them do meanwhile.
     """
 
     geoip: GeoIP
@@ -148,3 +156,4 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     counting: CountingLogSource | None = None
     fallback_logs: LogSource | None = None
     connections: tuple[Connection, ...] = ()
+    background: tuple[Background, ...] = ()

@@ -107,8 +107,8 @@ class Keycloak:
     def logout(self, realm: str, user: str) -> None:
         """End the user's sessions: userinfo refuses the tokens given until now."""
         path = f"/admin/realms/{realm}/users"
-        (found,) = self._administer("GET", path, params={"username": user, "exact": "true"})
-        self._administer("POST", f"{path}/{found['id']}/logout")
+        (found,) = self.administer("GET", path, params={"username": user, "exact": "true"})
+        self.administer("POST", f"{path}/{found['id']}/logout")
 
     def rotate_keys(self, realm: str, *, retire: bool = False) -> str:
         """Have the realm sign with a new RSA key, and return its id (`kid`).
@@ -117,18 +117,18 @@ class Keycloak:
         Keycloak itself refuses what they signed.
         """
         path = f"/admin/realms/{realm}/components"
-        parent = self._administer("GET", f"/admin/realms/{realm}")["id"]
-        providers = self._administer("GET", path, params={"type": realms.KEY_PROVIDER})
+        parent = self.administer("GET", f"/admin/realms/{realm}")["id"]
+        providers = self.administer("GET", path, params={"type": realms.KEY_PROVIDER})
         older = [provider for provider in providers if provider["providerId"] == "rsa"]
         priority = max(int(provider["config"]["priority"][0]) for provider in older) + 1
         new = realms.rsa_key("rsa", priority=priority)
-        self._administer(
+        self.administer(
             "POST", path, json={**new, "parentId": parent, "providerType": realms.KEY_PROVIDER}
         )
         if retire:
             for provider in older:
-                self._administer("DELETE", f"{path}/{provider['id']}")
-        kid: str = self._administer("GET", f"/admin/realms/{realm}/keys")["active"]["RS256"]
+                self.administer("DELETE", f"{path}/{provider['id']}")
+        kid: str = self.administer("GET", f"/admin/realms/{realm}/keys")["active"]["RS256"]
         return kid
 
     @contextmanager
@@ -139,14 +139,14 @@ class Keycloak:
         asked for in the block: those from before name the other.
         """
         path = f"/admin/realms/{realm}"
-        attributes = self._administer("GET", path)["attributes"]
-        self._administer("PUT", path, json={"attributes": {**attributes, "frontendUrl": url}})
+        attributes = self.administer("GET", path)["attributes"]
+        self.administer("PUT", path, json={"attributes": {**attributes, "frontendUrl": url}})
         try:
             yield f"{url}/realms/{realm}"
         finally:
-            self._administer("PUT", path, json={"attributes": {**attributes, "frontendUrl": ""}})
+            self.administer("PUT", path, json={"attributes": {**attributes, "frontendUrl": ""}})
 
-    def _administer(self, method: str, path: str, **parts: Any) -> Any:
+    def administer(self, method: str, path: str, **parts: Any) -> Any:
         """Return what the admin API answers, decoded, or None if it has nothing to say."""
         token = self._token("master", _ADMIN, _ADMIN_PASSWORD, "admin-cli")
         answer = self._client.request(
