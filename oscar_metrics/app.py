@@ -43,6 +43,7 @@ from oscar_metrics.sources.log_files import LogFiles
 from oscar_metrics.sources.loki import LokiLogs
 from oscar_metrics.sources.pod_logs import PodLogs
 from oscar_metrics.sources.prometheus import PrometheusUsage
+from oscar_metrics.sources.remembered_claims import RememberedClaims
 from oscar_metrics.sources.roster import RosterFile
 from oscar_metrics.sources.roster_rules_file import RulesFile
 from oscar_metrics.sources.rosters import Rosters
@@ -94,7 +95,7 @@ def create_app(
         ),
         username=settings.username,
         password=settings.password,
-        users=create_oidc(settings, telemetry),
+        users=create_oidc(settings, telemetry, sources.claims),
         access=settings.access,
         cache=settings.cache,
         lanes=settings.lanes,
@@ -160,11 +161,18 @@ def create_shared_answers(settings: Settings, telemetry: Telemetry) -> SharedAns
     return SharedAnswers(SharedCache(cache.store, key, cache.redis, telemetry), cache)
 
 
-def create_oidc(settings: Settings, telemetry: Telemetry) -> OidcAuth | None:
-    """What knows users by their tokens; None where they are not let in."""
+def create_oidc(
+    settings: Settings, telemetry: Telemetry, claims: RememberedClaims | None = None
+) -> OidcAuth | None:
+    """What knows users by their tokens, and has log-ins remembered; None where none are let in."""
     if not settings.oidc.enable:
         return None
-    return OidcAuth(settings.oidc, telemetry=telemetry, now=time.time)
+    return OidcAuth(
+        settings.oidc,
+        telemetry=telemetry,
+        now=time.time,
+        remember=None if claims is None else claims.remember,
+    )
 
 
 def create_sealer(
@@ -214,25 +222,30 @@ def create_sources(settings: Settings, telemetry: Telemetry) -> Sources:
         if settings.keycloak.url
         else None
     )
+    remember = settings.remember
+    claims = RememberedClaims(remember, time.time_ns) if remember.claims else None
     geoip = Path(settings.geoip_database) if settings.geoip_database else None
     return Sources(
         geoip=GeoIP.open(geoip),
-        roster=create_roster(settings, keycloak),
+        roster=create_roster(settings, keycloak, claims),
         inventory=KubernetesInventory(cluster, settings.inventory) if cluster else None,
         usage=prometheus,
         logs=files or loki or pods,
         counting=loki,
         fallback_logs=pods if loki else None,
         connections=tuple(filter(None, (loki, cluster, prometheus, keycloak))),
-        background=(keycloak,) if keycloak else (),
+        background=tuple(filter(None, (keycloak, claims))),
+        claims=claims,
     )
 
 
-def create_roster(settings: Settings, keycloak: KeycloakPeople | None) -> Rosters:
-    """Who the users are: by the file, by Keycloak, and by rules."""
+def create_roster(
+    settings: Settings, keycloak: KeycloakPeople | None, claims: RememberedClaims | None
+) -> Rosters:
+    """Who the users are: by the file, by Keycloak, by their log-ins, and by rules."""
     path, rules = settings.roster_file, settings.roster.rules
     file = RosterFile(Path(path), settings.roster) if path else None
-    origins: tuple[PeopleSource | None, ...] = (file, keycloak)
+    origins: tuple[PeopleSource | None, ...] = (file, keycloak, claims)
     return Rosters(
         [origin for origin in origins if origin is not None],
         RulesFile(Path(rules)) if rules else None,

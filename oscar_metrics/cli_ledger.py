@@ -27,6 +27,7 @@ from oscar_metrics.command_requests import (
     Backfill,
     Export,
     Forget,
+    Forgotten,
     ImportFiles,
     LedgerRequest,
     Show,
@@ -237,10 +238,13 @@ def _forget(options: argparse.Namespace) -> int:
         raise BadRequest("a user is required")
     if not options.yes and not _meant(options.user):
         return complain("nobody was forgotten", EXIT_FAILED)
-    pseudonym = _done(options, Forget(user=options.user), spinning("forgetting"))
-    if pseudonym is None:
+    done: Forgotten = _done(options, Forget(user=options.user), spinning("forgetting"))
+    if done.was_remembered:
+        print(f"what the log-ins of {options.user} said is forgotten")
+    if done.pseudonym is not None:
+        print(f"{options.user} is {done.pseudonym} from now on")
+    elif not done.was_remembered:
         return complain(f"the ledger does not know {options.user!r}", EXIT_FAILED)
-    print(f"{options.user} is {pseudonym} from now on")
     return EXIT_OK
 
 

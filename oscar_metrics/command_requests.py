@@ -113,9 +113,16 @@ class Forget(
     tag_field="command",
     tag="forget",
 ):
-    """Replace a user everywhere: the pseudonym, or null where nobody knows the user."""
+    """Replace a user everywhere: `Forgotten`."""
 
     user: str
+
+
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """The pseudonym, or null where the ledger does not know the user; and of their log-ins."""
+
+    pseudonym: str | None
+    was_remembered: bool
 
 
 class ImportFiles(

@@ -20,6 +20,7 @@ from oscar_metrics.command_requests import (
     Backfill,
     Export,
     Forget,
+    Forgotten,
     ImportFiles,
     ReportRequest,
     Request,
@@ -58,7 +59,7 @@ _RESULTS: dict[type[Request], Any] = {
     Show: Coverage,
     Verify: list[Finding],
     Export: list[str],
-    Forget: str | None,
+    Forget: Forgotten,
     ImportFiles: ImportReport,
     Backfill: Backfilled,
 }
@@ -161,7 +162,7 @@ class Commands:
                 written = await self._store.export(folder, request.form, progress)
                 result = [str(path) for path in written]
             case Forget():
-                result = await self._store.forget(request.user, now_ns=self._now_ns())
+                result = await self._forget(request.user)
             case ImportFiles():
                 result = await self._import(request, progress)
             case Backfill():
@@ -169,6 +170,12 @@ class Commands:
             case _:
                 result = await self._reporter.report(request)
         return result
+
+    async def _forget(self, user: str) -> Forgotten:
+        pseudonym = await self._store.forget(user, now_ns=self._now_ns())
+        claims = self._sources.claims
+        was_remembered = claims is not None and await claims.forget(user)
+        return Forgotten(pseudonym=pseudonym, was_remembered=was_remembered)
 
     async def _show(self, request: Show) -> Coverage:
         now_ns = self._now_ns()

@@ -20,6 +20,7 @@ import structlog
 from oscar_metrics.auth import groups, issuers, tokens
 from oscar_metrics.auth.basic import BEARER_CHALLENGE
 from oscar_metrics.auth.caller import Caller
+from oscar_metrics.auth.claims import person_of
 from oscar_metrics.auth.issuers import Issuer
 from oscar_metrics.auth.oidc_settings import OidcSettings
 from oscar_metrics.auth.tokens import Fault, Token
@@ -31,6 +32,7 @@ from oscar_metrics.errors import (
     Unauthorized,
     UpstreamError,
 )
+from oscar_metrics.facts import Person
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.telemetry import Telemetry
 
@@ -54,12 +56,19 @@ Answer = Caller | Fault | UpstreamError
 class OidcAuth:
     """Knows users by their bearer tokens; made once at start-up, asks nobody until a token comes.
 
-    `now` gives seconds since the epoch. Raises SettingsError for an issuer that is no URL.
+    `now` gives seconds since the epoch. `remember` is told what the issuer says of each user who
+    is let in. Raises SettingsError for an issuer that is no URL.
     """
 
     def __init__(
-        self, settings: OidcSettings, *, telemetry: Telemetry, now: Callable[[], float]
+        self,
+        settings: OidcSettings,
+        *,
+        telemetry: Telemetry,
+        now: Callable[[], float],
+        remember: Callable[[Person], None] | None = None,
     ) -> None:
+        self._remember = remember
         self._settings = settings
         self._now = now
         self._issuers: dict[str, Issuer] = {}
@@ -187,8 +196,12 @@ class OidcAuth:
         if token.subject not in (None, subject):
             return Fault.SUBJECT
         # As in OSCAR, those of USERS_ADMIN have to be in a group too.
-        if not groups.let_in(groups.groups_of(issuer.url, claims), self._settings.groups):
+        of_user = groups.groups_of(issuer.url, claims)
+        if not groups.let_in(of_user, self._settings.groups):
             return Fault.GROUPS
+        if self._remember is not None:
+            country = self._settings.country_claim
+            self._remember(person_of(subject, of_user, claims, country_claim=country))
         return Caller(user=subject, administrator=subject in self._settings.users_admin)
 
 

@@ -33,6 +33,9 @@ class OidcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     subject: str = ""
     # Ids (`sub`) of users who see the whole cluster, as the administrator does.
     users_admin: tuple[str, ...] = ()
+    # Claim that tells the country of a user, with dots on the way into others; read only where
+    # log-ins are remembered.
+    country_claim: str = "address.country"
     # How long an issuer's word about a user is believed, in seconds; a log-out is seen after it.
     user_seconds: Annotated[float, Meta(ge=0, le=3600)] = 60.0
     # Tokens remembered, the least recently used forgotten first; some 400 bytes each.

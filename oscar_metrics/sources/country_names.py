@@ -77,6 +77,12 @@ _ALSO = {
 }
 
 
+def known_country_code(text: str) -> str:
+    """The alpha-2 code of a country's code or English name; blank where it is no country's."""
+    code = country_code(text.strip())
+    return code if code in _ALSO.values() or pycountry.countries.get(alpha_2=code) else ""
+
+
 # Labels come from log transports, so their number is not ours to trust.
 @lru_cache(maxsize=2048)
 def country_code(text: str) -> str:

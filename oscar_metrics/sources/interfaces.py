@@ -20,6 +20,7 @@ from oscar_metrics.facts import (
 from oscar_metrics.findings import Finding
 from oscar_metrics.outcome import Outcome
 from oscar_metrics.sources.countries import Countries, GeoIP
+from oscar_metrics.sources.remembered_claims import RememberedClaims
 from oscar_metrics.timerange import Span
 
 
@@ -145,7 +146,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
 
     `counting` is the log source again, where it can count; `fallback_logs` is asked where
     `logs` says nothing at all. `connections` are closed when nobody is asked any more;
-    `background` is what a server has them do meanwhile.
+    `background` is what a server has them do meanwhile. `claims` are told of log-ins.
     """
 
     geoip: GeoIP
@@ -157,3 +158,4 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     fallback_logs: LogSource | None = None
     connections: tuple[Connection, ...] = ()
     background: tuple[Background, ...] = ()
+    claims: RememberedClaims | None = None
