@@ -44,17 +44,18 @@ class KeycloakSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     # What of a user is the id in the request log: `id` (Keycloak's own, the usual `sub`),
     # `username`, `email`, or else the name of an attribute.
     user_id: Annotated[str, Meta(min_length=1)] = "id"
-    # Attributes with a user's country, membership, VO and project; blank: none.
-    country_attribute: str = "country"
+    # Attributes with a user's country, membership, VO and project; blank: none. With any of them
+    # Keycloak takes some thirty times as long, since it looks up each user's.
+    country_attribute: str = ""
     membership_attribute: str = ""
     vo_attribute: str = ""
     project_attribute: str = ""
     # Seconds after which users are read again; for so long may one that is new be unknown.
     refresh_seconds: Annotated[float, Meta(ge=1, le=7 * 86_400)] = 300.0
     # Seconds in which all of them must have been read; else those read before are used.
-    deadline_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 120.0
-    # Users of one answer; Keycloak's memory and ours bear as many at a time.
-    page_users: Annotated[int, Meta(ge=2, le=10_000)] = 500
+    deadline_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 300.0
+    # Users of one answer; Keycloak takes longer for each where it is asked for many.
+    page_users: Annotated[int, Meta(ge=2, le=10_000)] = 200
     # Users beyond these are left out, and said; some 1 kB of memory each.
     users: Annotated[int, Meta(ge=1, le=1_000_000)] = 200_000
     # Groups beyond these are left out, and said; each takes a call or more. 0: none are read.
@@ -62,6 +63,17 @@ class KeycloakSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     tls: TlsSettings = TlsSettings()
     # Calls at a time, seconds to wait for one, its largest body, tries.
     limits: UpstreamLimits = UpstreamLimits(timeout_seconds=30.0, body_bytes=32 * 1024 * 1024)
+
+    @property
+    def needs_attributes(self) -> bool:
+        """Whether anything is read from attributes."""
+        named = (
+            self.country_attribute,
+            self.membership_attribute,
+            self.vo_attribute,
+            self.project_attribute,
+        )
+        return any(named) or self.user_id not in ("id", "username", "email")
 
     def __repr__(self) -> str:
         # Whatever prints settings must not print the secret.
@@ -139,7 +151,8 @@ class KeycloakApi:
 
     async def users(self, first: int, most: int) -> list[User]:
         """A page of all users, in the order of their names."""
-        params = {**_page(first, most), "briefRepresentation": "false"}
+        brief = "false" if self._settings.needs_attributes else "true"
+        params = {**_page(first, most), "briefRepresentation": brief}
         return await self._get("/users", params, _USERS)
 
     async def groups(self, first: int, most: int) -> list[Group]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,13 +15,13 @@ CLIENT = "oscar-metrics"
 SECRET = "only-for-a-test"
 # Clients whose service accounts lack roles.
 NO_ROLE = "no-role"
-USERS_ONLY = "users-only"
+QUERIES_ONLY = "queries-only"
 _ROLES = {
-    CLIENT: ["view-users", "query-groups"],
+    CLIENT: ["view-users"],
     NO_ROLE: [],
-    USERS_ONLY: ["view-users"],
+    QUERIES_ONLY: ["query-users", "query-groups"],
 }
-_CHUNK = 100
+_CHUNK = 50
 _PROFILE = {
     "attributes": [{"name": name} for name in ("username", "email", "firstName", "lastName")],
     "unmanagedAttributePolicy": "ADMIN_VIEW",
@@ -44,13 +45,16 @@ def realm_of(
 
 def add_people(keycloak: Keycloak, realm: str, people: Sequence[Json]) -> None:
     """Add users to a realm, some at a time: many at once take Keycloak far longer each."""
-    for start in range(0, len(people), _CHUNK):
-        users = people[start : start + _CHUNK]
+
+    def add(start: int) -> None:
         keycloak.administer(
             "POST",
             f"/admin/realms/{realm}/partialImport",
-            json={"ifResourceExists": "FAIL", "users": users},
+            json={"ifResourceExists": "FAIL", "users": people[start : start + _CHUNK]},
         )
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(add, range(0, len(people), _CHUNK)))
 
 
 def person(number: int) -> Json:
