@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from oscar_metrics.facts import LogStream
+
 EXECUTIONS_QUERY = '{namespace="{{namespace}}", app="{{app}}"} |~ "/(job|run)/"'
 EXPOSED_QUERY = '{namespace="{{namespace}}", app="{{app}}"} |~ "/system/services/.+/exposed"'
 # The same where services have hosts of their own too: those lines hold no such path.
@@ -242,7 +244,18 @@ def lines_by_slot(query: LogQuery) -> str:
     Evaluated at the slots' ends. Loki's ranges are left-open; the millisecond makes a line
     on a slot's first instant the slot's own, as it is for us.
     """
-    return f"sum(count_over_time({query.selector}[15m] offset 1ms))"
+    return counted_by_slot(LogQuery(query.matchers))
+
+
+def counted_by_slot(query: LogQuery) -> str:
+    """The same of the lines that a query lets through."""
+    return f"sum(count_over_time({query}[15m] offset 1ms))"
+
+
+def without_labels(query: LogQuery, names: Iterable[str]) -> LogQuery:
+    """The lines of a query on which none of some labels says anything."""
+    nothing = quote("(?i)(-|unknown)?")
+    return query.then(" ".join(f"| {name}=~{nothing}" for name in names))
 
 
 LINE, _AT = "om_line", "om_at"
@@ -284,6 +297,38 @@ _EXECUTION = (
 )
 # Gin's own access line of five fields is none of ours, with or without these words in it.
 _ACCESS = rf"[^|\[]*(?P<{OTHER}>\[GIN\])[^|\[]*(?: \| [^|]*){{4}}"
+
+# Without counts, which Loki would compile anew for every hour: in a tenth of the time.
+_KNOWN_EXECUTION = (
+    r'\[GIN[^|]* \| *[1-5][0-9][0-9] * \| [^|]* \| [^|]* \| POST +"?/(?:run|job)/'
+    r'[^|/?"#\x00-\x20\x7f-\x9f][^|\x00-\x1f\x7f-\x9f]*'
+    r" \| [^|\x00-\x1f\x7f-\x9f]*(?: \| [^|\x00-\x1f\x7f-\x9f]* \| [^|\x00-\x1f\x7f-\x9f]*)?$"
+)
+_SERVICE_PATH = r'/system/services/[^/?#"\\ \x00-\x1f\x7f-\x9f]+/exposed'
+_TEXT = r'"[^"\\\x00-\x1f]*"'
+# Of the fields that are read, all but the status are texts.
+_FIELD = (
+    rf"(?:{_TEXT} ?: ?{_TEXT}"
+    r'|"(?:[^"\\CRS\x00-\x1f][^"\\\x00-\x1f]*|RequestCo[a-zA-Z]*|Retry[a-zA-Z]*)"'
+    r" ?: ?(?:0|[1-9][0-9]*))"
+)
+_KNOWN_EXPOSED = (
+    rf'^[^ ]+ - [^\[\]"]*\[[^\]"]*\] "[A-Z]+ {_SERVICE_PATH}'
+    r'(?:[/?# ][^"]*)?" [1-5][0-9][0-9] '
+    rf'|^{{(?:{_FIELD}, ?)*"DownstreamStatus" ?: ?[1-5][0-9][0-9], ?(?:{_FIELD}, ?)*"RequestPath"'
+    rf' ?: ?"{_SERVICE_PATH}(?:[/?#][^"\\\x00-\x1f]*)?"(?:, ?{_FIELD})*}}$'
+)
+
+
+def of_uncommon_form(query: LogQuery, stream: LogStream) -> LogQuery:
+    """The lines of a query that are not plainly a call of a known form.
+
+    Whatever `log_lines` does not understand is among them, but for the length of a name, beside
+    some that it does.
+    """
+    if stream is LogStream.EXECUTIONS:
+        return query.then(f"|= `[GIN` !~ `{_KNOWN_EXECUTION}`")
+    return query.then(f"!~ `{_KNOWN_EXPOSED}`")
 
 
 def groups(*, users: bool) -> tuple[str, ...]:

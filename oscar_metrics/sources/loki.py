@@ -129,7 +129,8 @@ class LokiLogs:
 
     async def check(self, now_ns: int) -> list[Finding]:
         """What stands between this Loki and a complete report."""
-        return await LokiCheck(self._api, self._queries).findings(now_ns)
+        check = LokiCheck(self._api, self._queries, ingress_host=self._settings.ingress_host)
+        return await check.findings(now_ns)
 
     async def aclose(self) -> None:
         """Let go of the connections."""

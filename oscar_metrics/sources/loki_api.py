@@ -268,6 +268,17 @@ class LokiApi:
         )
         return answer.data
 
+    async def takes_metadata(self) -> bool | None:
+        """Whether structured metadata is taken; None where Loki does not tell its configuration."""
+        try:
+            body = await self.upstream.get("/config", {})
+        except UpstreamError:
+            return None
+        # What is not allowed is left out of the page.
+        if b"max_structured_metadata_size:" not in body:
+            return None
+        return b"allow_structured_metadata: true" in body
+
     async def ask_limits(self, now_ns: int) -> None:
         """Ask for the limits; a Loki that does not tell them leaves what is known as it is."""
         await self._ask_limits()

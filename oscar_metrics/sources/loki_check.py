@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import LogStream
 from oscar_metrics.findings import Finding, Level
-from oscar_metrics.sources.logql import LogQuery, lines_by_slot
+from oscar_metrics.sources.logql import LogQuery
 from oscar_metrics.sources.loki_answers import ORIGIN
-from oscar_metrics.sources.loki_api import COUNTRY_LABELS, LokiApi, ServerLimits
-from oscar_metrics.sources.loki_survey import failures, slot_ending
-from oscar_metrics.timerange import DAY_NS, HOUR_NS, SLOT_NS, Span
+from oscar_metrics.sources.loki_api import LokiApi, ServerLimits
+from oscar_metrics.sources.loki_stream_check import DOCS, StreamCheck
+from oscar_metrics.sources.loki_survey import failures
+from oscar_metrics.timerange import DAY_NS, Span
 
 _MONTH_NS = 30 * DAY_NS
 # The Date header has whole seconds and some way to go.
 _CLOCK_SECONDS = 5.0
-_FRESH_NS = HOUR_NS
+# It asks some fifteen questions, each of which may be tried again.
+_MOST_SECONDS = 120.0
 _NAMED_VALUES = 5
 _LIKELY = re.compile(r"oscar|traefik|ingress|nginx|gateway|envoy|haproxy|contour|kong|istio")
 _PLAIN = re.compile(r"[A-Za-z0-9._/-]{1,63}", re.ASCII)
@@ -63,56 +66,69 @@ async def why_nothing(api: LokiApi, query: LogQuery, now_ns: int) -> tuple[str, 
 class LokiCheck:
     """Asks one Loki what reports will need of it."""
 
-    def __init__(self, api: LokiApi, queries: Mapping[LogStream, LogQuery]) -> None:
+    def __init__(
+        self,
+        api: LokiApi,
+        queries: Mapping[LogStream, LogQuery],
+        *,
+        ingress_host: str = "",
+        seconds: float = _MOST_SECONDS,
+    ) -> None:
         self._api = api
         self._queries = queries
+        self._ingress_host = ingress_host
+        self._seconds = seconds
+        # Whether a log has no line of late.
+        self._silent = False
 
     async def findings(self, now_ns: int) -> list[Finding]:
         """One finding for each thing looked at; never raises for Loki's failures."""
+        found: list[Finding] = []
         try:
-            await self._api.ask_limits(now_ns)
-            found = _limits(self._api.known) + _split(self._api.known)
-            for stream, query in self._queries.items():
-                found += await self._stream(stream, query, now_ns)
+            async with asyncio.timeout(self._seconds):
+                await self._api.ask_limits(now_ns)
+                found += _limits(self._api.known) + _split(self._api.known)
+                for stream, query in self._queries.items():
+                    found += await self._stream(stream, query, now_ns)
+                if self._silent:
+                    found += await self._metadata()
         except UpstreamError as exc:
             says = failures([exc.reason])[0]
             return [_finding(Level.PROBLEM, says, _CHANGE.get(exc.reason, ""))]
+        except TimeoutError:
+            says = f"not everything could be looked at in {self._seconds:g} s"
+            return [*found, _finding(Level.WARNING, says, "try again when Loki is less busy")]
         return [*found, self._clock()]
 
     async def _stream(self, stream: LogStream, query: LogQuery, now_ns: int) -> list[Finding]:
         day = Span(now_ns - DAY_NS, now_ns)
         streams = await self._api.streams(query, day)
         if not streams:
+            self._silent = True
             level = Level.PROBLEM if stream is LogStream.EXECUTIONS else Level.WARNING
             says = "; ".join(await why_nothing(self._api, query, now_ns))
             return [_finding(level, f"{stream}: {says}", f"set {_QUERY_SETTINGS[stream]}")]
         found = [_finding(Level.OK, f"{stream}: {len(streams)} streams {query.selector}")]
-        found.append(await self._freshness(stream, query, now_ns))
-        if not await self._api.lines(query, day, 1):
-            says = f"{stream}: no line of the last day is let through by the query"
-            found.append(_finding(Level.WARNING, says, f"look at {_QUERY_SETTINGS[stream]}"))
-        if not any(stream_labels.keys() & set(COUNTRY_LABELS) for stream_labels in streams):
-            says = f"{stream}: no stream label names a country"
-            change = "have the log collector add geoip_country_code, or set a GeoIP database"
-            found.append(_finding(Level.WARNING, says, change))
+        about = StreamCheck(
+            self._api,
+            stream,
+            query,
+            streams,
+            now_ns,
+            ingress_host=self._ingress_host,
+            change=f"look at {_QUERY_SETTINGS[stream]}",
+        )
+        found += await about.findings()
+        self._silent = self._silent or about.silent
         return found
 
-    async def _freshness(self, stream: LogStream, query: LogQuery, now_ns: int) -> Finding:
-        present = now_ns // SLOT_NS
-        first = present - DAY_NS // SLOT_NS + 1
-        series = await self._api.by_step(
-            lines_by_slot(query), (first + 1) * SLOT_NS, (present + 1) * SLOT_NS, SLOT_NS
-        )
-        slots = [slot_ending(seconds) for group in series for seconds, _ in group.values]
-        if not slots:
-            says = f"{stream}: no line of any kind in the last day"
-            return _finding(Level.PROBLEM, says, "look at the log collector")
-        silent_ns = now_ns - (max(slots) + 1) * SLOT_NS
-        if silent_ns > _FRESH_NS:
-            says = f"{stream}: no line of any kind for {silent_ns / HOUR_NS:.1f} h"
-            return _finding(Level.WARNING, says, "look at the log collector")
-        hours = len(slots) * SLOT_NS / HOUR_NS
-        return _finding(Level.OK, f"{stream}: lines in {hours:g} of the last 24 h, and of late")
+    async def _metadata(self) -> list[Finding]:
+        """Structured metadata that is not taken: whatever carries some is refused."""
+        if await self._api.takes_metadata() is not False:
+            return []
+        says = "it takes no structured metadata, and refuses lines that carry some"
+        change = f"deliver none: structured_metadata = {{}} in delivery.alloy{DOCS}"
+        return [_finding(Level.WARNING, says, change)]
 
     def _clock(self) -> Finding:
         seconds = self._api.upstream.clock_difference_seconds or 0.0

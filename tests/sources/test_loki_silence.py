@@ -1,4 +1,4 @@
-"""What Loki does not say: silence, what it deleted, what is not understood, and check."""
+"""What Loki does not say: silence, what it deleted and what is not understood."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import pytest
 
 from oscar_metrics.errors import SettingsError
 from oscar_metrics.facts import Kind, LogStream
-from oscar_metrics.findings import Level
 from oscar_metrics.outcome import Gap, GapReason, Ok, Partial, Unavailable
 from oscar_metrics.sources.loki import queries
 from oscar_metrics.sources.loki_api import LokiSettings
-from oscar_metrics.sources.upstream import UpstreamLimits
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, SECOND_NS, SLOT_NS, Span
 from tests.servers.build import require
 from tests.servers.loki import Loki
@@ -178,29 +176,6 @@ async def test_exposed_requests_of_a_gateway(loki: Loki) -> None:
     counted = await streams.count(start_ns, start_ns + SLOT_NS, "demo", stream=LogStream.EXPOSED)
     assert isinstance(counted, Ok), counted
     assert counted.facts.calls == {Kind.EXPOSED: 2}
-
-
-async def test_check_names_what_is_there_and_what_is_not(loki: Loki) -> None:
-    streams = Streams(loki, exposed_namespace="nowhere", limits=UpstreamLimits(attempts=1))
-    streams.write([(streams.now_ns - SECOND_NS, call())], country="ES")
-    found = {finding.says: finding.level for finding in await streams.check()}
-    labels = f'{{namespace="{streams.namespace}", app="oscar"}}'
-    assert found[f"request-logs: 1 streams {labels}"] is Level.OK
-    assert found["request-logs: lines in 0.25 of the last 24 h, and of late"] is Level.OK
-    assert found["its clock agrees with ours"] is Level.OK
-    assert any(
-        says.startswith("exposed-request-logs: Loki has no streams") and level is Level.WARNING
-        for says, level in found.items()
-    )
-
-
-async def test_check_names_a_log_collector_that_stopped(loki: Loki) -> None:
-    streams = Streams(loki)
-    streams.write([(streams.slot_ns, "probe")])
-    found = {finding.says: finding.level for finding in await streams.check()}
-    assert found["request-logs: no stream label names a country"] is Level.WARNING
-    assert found["request-logs: no line of the last day is let through by the query"]
-    assert any("no line of any kind for" in says for says in found)
 
 
 def test_a_query_that_is_none_stops_the_start(loki: Loki) -> None:
