@@ -46,11 +46,9 @@ class Countries:
     def __init__(self, geoip: GeoIP, roster: Roster) -> None:
         # Of an address, its country or blank; None where there is no database.
         self.of_ip: Callable[[str], str] | None = geoip.lookup()
-        self._of_user = {
-            user.id: (code, user.country_from)
-            for user in roster.users.values()
-            if (code := self.of_label(user.country))
-        }
+        self._users = roster.users
+        # Of those asked about: to look at all 200,000 of a roster takes half a second.
+        self._of_user: dict[str, tuple[str, CountryFrom]] = {}
 
     def decide(self, label: str, ip: str, user: str) -> tuple[str, CountryFrom]:
         """The country of one call (blank: nobody knows), and what said so."""
@@ -63,7 +61,13 @@ class Countries:
             return label, CountryFrom.LABEL
         if ip_country:
             return ip_country, CountryFrom.GEOIP
-        return self._of_user.get(user, ("", CountryFrom.NOTHING))
+        found = self._of_user.get(user)
+        if found is None:
+            known = self._users.get(user)
+            code = "" if known is None else self.of_label(known.country)
+            found = (code, known.country_from) if known and code else ("", CountryFrom.NOTHING)
+            self._of_user[user] = found
+        return found
 
     @staticmethod
     def of_label(label: str) -> str:
