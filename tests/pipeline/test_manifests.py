@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ VALUES = [path for path in FILES if path.name == "alloy-values.yaml"]
 # Namespaces that are there before we are.
 PLATFORM = ("oscar", "oscar-svc", "ingress-nginx", "monitoring")
 
-# What the chart's templates read of its values, as of grafana/alloy 1.2.1, and of what kind it is.
+CHART_VERSION = "1.2.1"
+# What that chart's templates read of its values, and of what kind it is.
 # Helm passes over what no template reads, so that a name written wrong would just do nothing.
 CHART: dict[str, type] = {
     "fullnameOverride": str,
@@ -170,6 +172,13 @@ def test_the_chart_knows_every_value(path: Path) -> None:
     (values,) = documents(path)
     for key, value in values_by_key(values):
         assert type(value) is CHART[key], key
+
+
+@pytest.mark.parametrize("path", [ROOT / "docs/pipeline.md", *VALUES], ids=str)
+def test_the_chart_is_installed_in_the_version_whose_values_are_known(path: Path) -> None:
+    commands = re.findall(r"^.*helm install .*$", path.read_text(), re.MULTILINE)
+    assert commands
+    assert [c for c in commands if f" grafana/alloy --version {CHART_VERSION} " not in c] == []
 
 
 def deployment(values: dict[str, Any]) -> dict[str, Any]:

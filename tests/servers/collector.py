@@ -76,6 +76,10 @@ class Collector:
             shutil.rmtree(self._storage)
         self._process.start(self._ready, timeout_seconds=60)
 
+    def bytes_on_disk(self) -> int:
+        """How much its folder holds: what waits to be sent, and what was sent of late."""
+        return sum(path.stat().st_size for path in self._storage.rglob("*") if path.is_file())
+
     def metric(self, name: str, **labels: str) -> float:
         """The sum of its own metric over the series with these labels; 0 where there is none."""
         answer = self._client.get("/metrics").raise_for_status()
