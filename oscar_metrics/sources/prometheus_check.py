@@ -8,6 +8,7 @@ from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.sources import promql
 from oscar_metrics.sources.prometheus_api import ORIGIN, PrometheusApi, PrometheusSettings
+from oscar_metrics.sources.prometheus_pods_check import PodsCheck
 from oscar_metrics.sources.prometheus_scrapes import Scrapes, retained_from_ms, scrapes_of
 from oscar_metrics.sources.prometheus_windows import Window
 from oscar_metrics.sources.upstream import version_of
@@ -55,6 +56,7 @@ class PrometheusCheck:
                     )
                 )
                 await self._series()
+            self._found += await PodsCheck(self._api, self._namespace, self._day).findings()
             await self._gpus()
         except UpstreamError as exc:
             self._problem(str(exc), _FIXES.get(exc.reason, _CHECK_URL))
