@@ -36,12 +36,15 @@ _SINGLES_MOST = 5000
 
 
 class Pods:
-    """What kube-state-metrics says of pods' own labels."""
+    """What kube-state-metrics says of pods: their own labels, and when they ended."""
 
-    def __init__(self, api: PrometheusApi, namespace: str, *, known: bool) -> None:
+    def __init__(
+        self, api: PrometheusApi, namespace: str, *, known: bool, completions: bool
+    ) -> None:
         self._api = api
         self._namespace = namespace
         self._known = known
+        self._completions = completions
 
     async def labels(self, window: Window, doubts: set[str]) -> dict[PodKey, dict[str, str]]:
         """The labels of the pods of a window, as far as they are known."""
@@ -53,6 +56,14 @@ class Pods:
         for sample in await self._api.vector(query, window.stop_ms, doubts, by=by):
             labels.setdefault(pod_of(sample.labels), {}).update(sample.labels)
         return labels
+
+    async def never_scraped(self, window: Window, doubts: set[str]) -> int:
+        """How many pods ended in a window without any container having been scraped."""
+        if not self._completions:
+            return 0
+        query = promql.never_scraped(self._namespace, window.length_ms)
+        counted = await self._api.vector(query, window.stop_ms, doubts, by=())
+        return round(sum(sample.value for sample in counted))
 
 
 class CpuReading:
@@ -81,6 +92,7 @@ class CpuReading:
         self._doubts: set[str] = set()
         self._singles: Counter[int] = Counter()
         self._not_seen_before = 0
+        self._never_scraped = 0
         self._without_start = 0
 
     async def measure(self, window: Window) -> Pieces:
@@ -91,10 +103,13 @@ class CpuReading:
         if window.length_ms <= 0:
             return {}
         pieces: Pieces = {}
-        for stretch in await stretches(
+        by_form = await stretches(
             self._api, self._namespace, window, self._general_doubts, now_ms=self._now_ms
-        ):
+        )
+        for stretch in by_form:
             pieces |= await self._stretch(stretch)
+        if all(stretch.form.method is UsageMethod.CPU_ESTIMATE for stretch in by_form):
+            self._never_scraped += await self._pods.never_scraped(window, self._general_doubts)
         return pieces
 
     def doubts(self) -> list[str]:
@@ -108,6 +123,11 @@ class CpuReading:
                 f"containers that live less than the {seconds} s between scrapes are not all "
                 f"seen, and some {4 * self._singles[0]} here were about that short: CPU time may "
                 "be too low"
+            )
+        if self._never_scraped:
+            doubts.append(
+                f"{self._never_scraped} pods ended without having been seen by any scrape (every "
+                f"{seconds} s): their CPU time is missing"
             )
         if self._not_seen_before:
             doubts.append(

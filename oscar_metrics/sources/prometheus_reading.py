@@ -137,7 +137,12 @@ class UsageReading:
         self._prepared = True
         if promql.STARTED not in metrics:
             self._cpu_method = UsageMethod.CPU_INCREASE
-        pods = Pods(api, self._namespace, known=promql.POD_LABELS in metrics)
+        pods = Pods(
+            api,
+            self._namespace,
+            known=promql.POD_LABELS in metrics,
+            completions=promql.POD_COMPLETED in metrics,
+        )
         async with asyncio.TaskGroup() as group:
             group.create_task(
                 self._read_cpu(cpu, pods, has_namespace=bool(found.get("namespaces")))

@@ -32,8 +32,9 @@ GPU_USAGE = "container_gpu_usage_seconds_total"
 POD_REQUESTS = "kube_pod_container_resource_requests"
 POD_PHASE = "kube_pod_status_phase"
 POD_LABELS = "kube_pod_labels"
+POD_COMPLETED = "kube_pod_completion_time"
 # Every metric that a report may rest on, as one selector.
-METRICS = (CPU, STARTED, GPU_USAGE, POD_REQUESTS, POD_PHASE, POD_LABELS)
+METRICS = (CPU, STARTED, GPU_USAGE, POD_REQUESTS, POD_PHASE, POD_LABELS, POD_COMPLETED)
 
 CPU_QUERY = (
     'sum(increase(container_cpu_usage_seconds_total{namespace=~"{{services_namespace}}.*",'
@@ -185,6 +186,14 @@ def pod_labels(namespace: str, names: Iterable[str], window_ms: int) -> str:
     """The labels of the pods that were there in a window, or shortly before."""
     seen = f"last_over_time({_over(POD_LABELS, namespace, window_ms + REACH_MS)})"
     return f"group by ({','.join(('namespace', 'pod', *names))}) ({seen})"
+
+
+def never_scraped(namespace: str, window_ms: int) -> str:
+    """How many pods ended in a window of which no container was ever scraped."""
+    ended = f"last_over_time({_over(POD_COMPLETED, namespace, window_ms)})"
+    inside = f"{ended} > time() - {window_ms / 1000:.3f} <= time()"
+    seen = f"last_over_time({_over(CPU, namespace, window_ms + REACH_MS)})"
+    return f"count(group by (namespace,pod) ({inside}) unless on (namespace,pod) {seen})"
 
 
 class CpuQuestion(msgspec.Struct, frozen=True, kw_only=True):

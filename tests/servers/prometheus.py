@@ -34,12 +34,13 @@ class Prometheus:
         scrape_configs: Sequence[Mapping[str, Any]],
         retention: str,
         flags: Sequence[str],
+        files: Mapping[str, Sequence[Path]],
     ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
         config = directory / "prometheus.json"
-        config.write_text(json.dumps(_config(port, scrape_configs), indent=2))
+        config.write_text(json.dumps(_config(port, scrape_configs, files), indent=2))
         command: list[str | Path] = [
             program("prometheus"),
             f"--config.file={config}",
@@ -62,14 +63,17 @@ class Prometheus:
         scrape_configs: Sequence[Mapping[str, Any]] = (),
         retention: str = "90d",
         flags: Sequence[str] = (),
+        scrape_config_files: Sequence[Path] = (),
+        rule_files: Sequence[Path] = (),
     ) -> Iterator[Prometheus]:
         """Start Prometheus with its data under `directory` and stop it at the end.
 
         `scrape_configs` are further entries of its configuration, `retention` a duration such as
-        `30d`, `flags` further arguments such as `--query.max-samples=100`. Raises ServerError with
-        the end of the log if it does not come up.
+        `30d`, `flags` further arguments such as `--query.max-samples=100`, the files whole files
+        of scrapes and of rules. Raises ServerError with the end of the log if it does not come up.
         """
-        prometheus = cls(directory, scrape_configs, retention, flags)
+        files = {"scrape_config_files": scrape_config_files, "rule_files": rule_files}
+        prometheus = cls(directory, scrape_configs, retention, flags, files)
         try:
             prometheus.restart()
             yield prometheus
@@ -137,7 +141,9 @@ class Prometheus:
         return bool(self.query("prometheus_tsdb_lowest_timestamp < 9e18"))
 
 
-def _config(port: int, scrape_configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _config(
+    port: int, scrape_configs: Sequence[Mapping[str, Any]], files: Mapping[str, Sequence[Path]]
+) -> dict[str, Any]:
     itself = {
         "job_name": "prometheus",
         "scrape_interval": "1s",
@@ -147,6 +153,7 @@ def _config(port: int, scrape_configs: Sequence[Mapping[str, Any]]) -> dict[str,
     return {
         "scrape_configs": [itself, *scrape_configs],
         "storage": {"tsdb": {"out_of_order_time_window": "60d"}},
+        **{kind: [str(path) for path in paths] for kind, paths in files.items() if paths},
     }
 
 
