@@ -27,10 +27,14 @@ CLIENTS: Mapping[str, tuple[str | None, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """A user of a realm: the `sub` of their tokens, and their groups in the realm's own form."""
+    """A user of a realm: the `sub` of their tokens, and their groups in the realm's own form.
+
+    `country` is in the claim `address.country` of their userinfo, where they have one.
+    """
 
     subject: str
     groups: tuple[str, ...] = ()
+    country: str = ""
 
 
 _VO = "urn:mace:egi.eu:group:vo.example.eu:role=member#aai.egi.eu"
@@ -45,7 +49,7 @@ PEOPLE: Mapping[str, Mapping[str, Person]] = {
         "dave": Person(subject="dafe000004@egi.eu", groups=(_NO_GROUP,)),
         "erin": Person(subject="e214000005@egi.eu", groups=(_OTHER_VO,)),
         # An owner of the sample.
-        "jane": Person(subject="9a2c41bd7e@egi.eu", groups=(_VO,)),
+        "jane": Person(subject="9a2c41bd7e@egi.eu", groups=(_VO,), country="Portugal"),
     },
     "ai4eosc": {
         "alice": Person(subject="a11ce000-a14e", groups=("vo.example.eu", "vo.other.eu")),
@@ -114,7 +118,7 @@ def rsa_key(provider: str, *, priority: int) -> dict[str, Any]:
 
 def _client(realm: str, name: str) -> dict[str, Any]:
     audience, lifespan_seconds = CLIENTS[name]
-    mappers = [_subject_mapper(), _group_mapper(realm)]
+    mappers = [_subject_mapper(), _group_mapper(realm), _country_mapper()]
     if audience is not None:
         mappers.append(
             {
@@ -138,6 +142,8 @@ def _client(realm: str, name: str) -> dict[str, Any]:
 
 def _user(realm: str, name: str, person: Person) -> dict[str, Any]:
     attributes = {"subject": [person.subject]}
+    if person.country:
+        attributes["country"] = [person.country]
     if realm == "egi":
         attributes["entitlements"] = list(person.groups)
     return {
@@ -164,6 +170,15 @@ def _subject_mapper() -> dict[str, Any]:
         "subject",
         "oidc-usermodel-attribute-mapper",
         {"user.attribute": "subject", "claim.name": "sub", **_EVERYWHERE},
+    )
+
+
+def _country_mapper() -> dict[str, Any]:
+    """As OpenID Connect has it: the country is within `address`."""
+    return _mapper(
+        "country",
+        "oidc-usermodel-attribute-mapper",
+        {"user.attribute": "country", "claim.name": "address.country", **_USERINFO_ONLY},
     )
 
 
