@@ -27,6 +27,7 @@ from oscar_metrics.errors import Forbidden, LedgerError
 from oscar_metrics.facts import LogStream, ServiceCount, Usage
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.groupings import Needs
+from oscar_metrics.last_day import last_day
 from oscar_metrics.ledger.holder import LedgerHolder
 from oscar_metrics.ledger.reading import LedgerReading
 from oscar_metrics.ledger.seals import Restated
@@ -50,6 +51,8 @@ T = TypeVar("T")
 _SHOW_EVERYTHING = Privacy()
 # Every report that is not kept waits for it, where answers are kept outside the process.
 _VERSION_SECONDS = 0.5
+# `check` says what it knows by then of the last day's calls.
+_LAST_DAY_SECONDS = 60.0
 _Report = TypeVar("_Report", bound=wire.Summary | wire.Breakdown | wire.Value)
 
 
@@ -305,7 +308,13 @@ class Aggregator:
             tasks = [group.create_task(source.check(now_ns)) for source in asked if source]
             tasks.append(group.create_task(sources.roster.check()))
         found = [finding for task in tasks for finding in task.result()]
-        return [*_not_configured(sources), *found, *sources.geoip.check(now_ns)]
+        found = [*_not_configured(sources), *found, *sources.geoip.check(now_ns)]
+        if sources.logs is None:
+            return found
+        deadline = asyncio.get_running_loop().time() + _LAST_DAY_SECONDS
+        live = Live(sources, self._telemetry, now_ns=now_ns, deadline=deadline)
+        has_geoip = not isinstance(sources.geoip.outcome(), Unavailable)
+        return found + await last_day(live, now_ns, has_geoip=has_geoip)
 
     async def aclose(self) -> None:
         """Let go of every source's connections."""

@@ -56,6 +56,7 @@ LAYERS = {
     "live": 4,
     "asking": 4,
     "admission": 4,
+    "last_day": 4,
     "aggregator": 4,
     "handlers": 5,
     "settings": 6,
