@@ -121,6 +121,16 @@ class Expected:
                     counts[one.key.user if seen is Seen.MINE else ""] += one.count
         return dict(counts)
 
+    def affiliations(self, place: int) -> dict[str, int]:
+        """Executions by VO (0) or project (1) of who called; hidden users' are nobody's."""
+        counts: Counter[str] = Counter()
+        for seen in MINE:
+            for one in self.calls[seen]:
+                if one.key.kind is not Kind.EXPOSED:
+                    known = self.model.affiliations([one.key.user])[one.key.user]
+                    counts[known[place] if seen is Seen.MINE else ""] += one.count
+        return dict(counts)
+
     def metrics(self, service: str) -> dict[str, Any]:
         """The metrics of one service."""
         used = self.used(service)

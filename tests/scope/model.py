@@ -135,6 +135,7 @@ class Model:
         used = [(self.seen(one), one) for one in self.world.used]
         return (
             self.cut,
+            self.affiliations(one.key.user for seen, one in called if seen is Seen.MINE),
             [
                 sorted((s.namespace, s.name) for s in inventory.services if self.counts(s))
                 for inventory in self.world.inventories
@@ -153,6 +154,10 @@ class Model:
             },
             {(one.slot, one.service.service) for seen, one in used if seen is Seen.WITHHELD},
         )
+
+    def affiliations(self, users: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """The VO and the project of users, who are those that may be shown."""
+        return {user: self.world.affiliations.get(user, ("", "")) for user in users}
 
     def everything(self) -> Iterable[ServiceKey]:
         """Every service that any fact is of."""

@@ -17,9 +17,11 @@ from tests.scope.worlds import (
     NAMES,
     NAMESPACES,
     SHARED,
+    USERS,
     Called,
     Frame,
     World,
+    affiliation_of,
     called_of,
     inventory_of,
     notes_of,
@@ -57,6 +59,7 @@ class _Marking:
         seen = [(model.seen(one), one) for one in world.called]
         mine = [one for how, one in seen if how is Seen.MINE]
         self._users = {one.key.user for one in mine}
+        self._shown = model.affiliations(self._users)
         self._spaces = {SHARED, "", *(one.key.namespace for one in mine)}
         self._names = {"", *(one.key.service for how, one in seen if how in MINE)}
         self._names |= {one.service.service for one in world.used if model.seen(one) in MINE}
@@ -69,6 +72,7 @@ class _Marking:
             now=self._inventory(world.now),
             past=tuple(map(self._inventory, world.past)),
             called=tuple(map(self._call, world.called)),
+            affiliations=self._affiliations(),
             notes={
                 source: tuple(note.replace(MARK, self._mark("")) for note in notes)
                 for source, notes in world.notes.items()
@@ -79,6 +83,15 @@ class _Marking:
             name=lambda name: name if name in self._names else self._mark(name),
             namespace=lambda space: space if space in self._spaces else self._mark(space),
         )
+
+    def _affiliations(self) -> dict[str, tuple[str, str]]:
+        """Those of the users whom the caller knows as they are; others' tell."""
+        told = {
+            name: (self._mark(vo), self._mark(project))
+            for user, (vo, project) in self._world.affiliations.items()
+            for name in (user, self._mark(user))
+        }
+        return {**told, **self._shown}
 
     def _mark(self, text: str) -> str:
         return f"{MARK}{self._salt}-{text}"
@@ -113,7 +126,8 @@ class _Marking:
 def _changed(world: World, dice: random.Random) -> World:
     """One change to anything."""
     called, used, now, past = world.called, world.used, world.now, [*world.past]
-    match dice.randrange(8):
+    affiliations = world.affiliations
+    match dice.randrange(9):
         case 0:
             called = tuple(sorted((*called, called_of(dice))))
         case 1 | 2:
@@ -124,13 +138,17 @@ def _changed(world: World, dice: random.Random) -> World:
             used = _one_out(used, dice)
         case 5:
             now = _other_inventory(now, dice)
-        case 6 if past:
+        case 6:
+            affiliations = {**affiliations, dice.choice(USERS): affiliation_of(dice)}
+        case 7 if past:
             at = dice.randrange(len(past))
             past[at] = _other_inventory(past[at], dice)
         case _:
             # Several at once: what they say of a namespace may only be consistent together.
             now = of_services(now, [*now.services, *inventory_of(dice, 3).services])
-    return replace(world, called=called, used=used, now=now, past=tuple(past))
+    return replace(
+        world, called=called, used=used, now=now, past=tuple(past), affiliations=affiliations
+    )
 
 
 def _without_or_other(called: tuple[Called, ...], dice: random.Random) -> tuple[Called, ...]:

@@ -123,7 +123,7 @@ def totals() -> Iterator[Question]:
         query = (*span, *series)
         yield Question(path="", query=query)
         yield Question(path="/summary", query=query)
-        for group in ("service", "user", "COUNTRY"):
+        for group in ("service", "user", "COUNTRY", "vo", "Project"):
             for more in (
                 (),
                 (("include_users", "true"),),
@@ -158,7 +158,7 @@ def not_for_callers() -> Iterator[Question]:
     yield Question(path="/breakdown")
     yield Question(path="/breakdown", query=(("group_by", "owner"),))
     yield Question(path="/breakdown", query=(("group_by", "owner"), ("format", "csv")))
-    yield Question(path="/breakdown", query=(("group_by", "vo"),))
+    yield Question(path="/breakdown", query=(("group_by", "region"),))
     for bad in BAD:
         yield Question(path="", query=bad)
         yield Question(path="/summary", query=bad)

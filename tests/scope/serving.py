@@ -22,6 +22,7 @@ from oscar_metrics.facts import (
     Inventory,
     LogStream,
     Roster,
+    RosterUser,
     ServiceKey,
     SlotPart,
     SlottedLog,
@@ -41,7 +42,6 @@ from oscar_metrics.resilience.report_cache import CacheSettings
 from oscar_metrics.scope import ScopeMode
 from oscar_metrics.sources.countries import Countries, GeoIP
 from oscar_metrics.sources.interfaces import Sources
-from oscar_metrics.sources.rosters import Rosters
 from oscar_metrics.telemetry import Telemetry
 from oscar_metrics.timerange import HOUR_NS, SLOT_NS, Span
 from tests.scope.worlds import EARLY_NS, FIRST_NS, LATE_NS, ME, NOW_NS, Called, Frame, World
@@ -195,6 +195,23 @@ class TellingInventory:
         return []
 
 
+class TellingRoster:
+    def __init__(self, world: World, frame: Frame) -> None:
+        self._world = world
+        self._frame = frame
+
+    async def read(self, now_ns: int) -> Outcome[Roster]:
+        users = {
+            user: RosterUser(id=user, vo=vo, project=project)
+            for user, (vo, project) in self._world.affiliations.items()
+        }
+        facts = Roster(users=users)
+        return said(self._world, self._frame, "roster", "roster", Span(now_ns, now_ns), facts)
+
+    async def check(self) -> list[Finding]:
+        return []
+
+
 class Tokens:
     """A token is its user's name."""
 
@@ -244,7 +261,7 @@ async def serving(
             Aggregator(
                 Sources(
                     geoip=GeoIP(None),
-                    roster=Rosters(),
+                    roster=TellingRoster(world, frame),
                     inventory=TellingInventory(world, frame),
                     usage=TellingUsage(world, frame),
                     logs=Telling(world, frame),

@@ -107,6 +107,10 @@ async def compare_rows(client: httpx.AsyncClient, span: Query, expected: Expecte
     assert [{name: row[name] for name in rows[0]} for row in services["items"]] == rows
     users = await got(client, "/breakdown", (("group_by", "user"), *by))
     assert {row["key"]: row["executions_count"] for row in users["items"]} == expected.users()
+    for place, group in enumerate(("vo", "project")):
+        found = await got(client, "/breakdown", (("group_by", group), *by))
+        counts = {row["key"]: row["executions_count"] for row in found["items"]}
+        assert counts == expected.affiliations(place)
     countries = await got(client, "/breakdown", (("group_by", "country"), *by))
     named = {row["key"]: row["executions_count"] for row in countries["items"]}
     totals = expected.totals()
@@ -144,7 +148,7 @@ async def numbers(world: World, frame: Frame, span: Query) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         async with serving(world, frame, Path(folder, "ledger")) as client:
             reports = [await got(client, "/summary", (*span, ("interval", "hour")))]
-            for group in ("service", "user", "country"):
+            for group in ("service", "user", "country", "vo", "project"):
                 query = (("group_by", group), ("include_users", "true"), *span)
                 reports.append(await got(client, "/breakdown", query))
             for name in NAMES:
@@ -173,6 +177,11 @@ async def add(frame: Frame, world: World, span: Query) -> None:
             ):
                 added = sum(row[field] for row in rows.values())
                 assert added == pytest.approx(whole[total]), field
+            for group in ("vo", "project"):
+                query = (("group_by", group), *span)
+                items = (await got(client, "/breakdown", query, auth=ADMINISTRATOR))["items"]
+                added = sum(item["executions_count"] for item in items)
+                assert added == whole["requests_count_total"]
             listed = await got(client, "/owners", (), auth=ADMINISTRATOR)
             owners = {owner["id"] for owner in listed["owners"]}
             assert set(rows) - {""} <= owners

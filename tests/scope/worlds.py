@@ -34,6 +34,8 @@ NAMESPACES = ("ns-me", "ns-olga", "ns-otto", "ns-mixed", SHARED)
 NAMES = ("cowsay", "grayify", "yolo", "demo", "fish")
 USERS = (ME, "ann", "ben", "olga", "nil", "")
 COUNTRIES = ("ES", "FR", "Atlantis", "")
+VOS = ("vo.one", "vo.two", "")
+PROJECTS = ("sea", "")
 # In every text of what the caller may not know.
 MARK = "zz9"
 
@@ -80,12 +82,16 @@ class Used(msgspec.Struct, frozen=True, order=True):
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
-    """The facts: `past` are the inventories in the ledger, one after the other."""
+    """The facts: `past` are the inventories in the ledger, one after the other.
+
+    `affiliations` are the VO and the project of users that the roster knows.
+    """
 
     now: Inventory
     past: tuple[Inventory, ...]
     called: tuple[Called, ...]
     used: tuple[Used, ...]
+    affiliations: Mapping[str, tuple[str, str]]
     notes: Mapping[str, tuple[str, ...]]
 
     @property
@@ -111,7 +117,13 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     privacy: Privacy
 
 
-SOURCES = ("kubernetes", "prometheus", LogStream.EXECUTIONS.value, LogStream.EXPOSED.value)
+SOURCES = (
+    "kubernetes",
+    "prometheus",
+    "roster",
+    LogStream.EXECUTIONS.value,
+    LogStream.EXPOSED.value,
+)
 
 
 def frame_of(dice: random.Random, *, visible: bool, whole: bool = False) -> Frame:
@@ -165,6 +177,7 @@ def world_of(dice: random.Random, size: int, frame: Frame) -> World:
         past=past,
         called=tuple(sorted(called_of(dice) for _ in range(dice.randrange(1 + 3 * size)))),
         used=tuple(sorted(used_of(dice) for _ in range(dice.randrange(1 + size)))),
+        affiliations={user: affiliation_of(dice) for user in USERS if user and dice.random() < 0.8},
         notes={source: notes_of(dice) for source in SOURCES},
     )
 
@@ -222,6 +235,10 @@ def called_of(dice: random.Random) -> Called:
 def used_of(dice: random.Random) -> Used:
     service = ServiceKey(dice.choice(NAMESPACES), dice.choice((*NAMES, "")))
     return Used(dice.randrange(4 * HOURS), service, dice.randrange(1, 7200), dice.randrange(3))
+
+
+def affiliation_of(dice: random.Random) -> tuple[str, str]:
+    return dice.choice(VOS), dice.choice(PROJECTS)
 
 
 def notes_of(dice: random.Random) -> tuple[str, ...]:
