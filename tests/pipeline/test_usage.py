@@ -188,7 +188,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         rules = directory / "rules.yaml"
         rules.write_text(every_second((SHIPPED / "rules.yaml").read_text()))
         scrape = directory / "scrape.yaml"
-        scrape.write_text(scrape_file(exporters, token))
+        scrape.write_text(scrape_file(exporters, kubeconfig, token))
         configuration = directory / "usage.alloy"
         configuration.write_text(_CONFIGURATION)
         environment = {
@@ -269,19 +269,14 @@ def every_second(rules: str) -> str:
     return rules
 
 
-def scrape_file(exporters: Exporters, token: Path) -> str:
+def scrape_file(exporters: Exporters, kubeconfig: Path, token: Path) -> str:
     """The shipped scrapes, every second, of these addresses."""
     shipped = yaml.safe_load((SHIPPED / "scrape.yaml").read_text())
     containers, pods = shipped["scrape_configs"]
     for scrape in (containers, pods):
         scrape |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
     containers["authorization"]["credentials_file"] = str(token)
-    # The Prometheus of the tests knows no discovery; the collector shows that of nodes.
-    assert containers.pop("kubernetes_sd_configs") == [{"role": "node"}]
-    found = {"__meta_kubernetes_node_name": NODE}
-    containers["static_configs"] = [
-        {"targets": [f"127.0.0.1:{exporters.kubelet_port}"], "labels": found}
-    ]
+    containers["kubernetes_sd_configs"][0]["kubeconfig_file"] = str(kubeconfig)
     pods["static_configs"] = [{"targets": [exporters.state]}]
     return json.dumps(shipped)
 

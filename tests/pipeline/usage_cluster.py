@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,16 +58,20 @@ class Pods:
 
     def cpu_seconds(self) -> dict[ServiceKey, float]:
         """The truth, without the pods that no scrape can see."""
-        used: Counter[ServiceKey] = Counter()
+        used: dict[ServiceKey, float] = {}
         for pod in self.pods:
-            if pod.scraped:
-                for container in pod.containers:
-                    used[pod.key] += container.cpu_seconds(0, container.stop)  # type: ignore[assignment]
-        return dict(used)
+            for container in pod.containers if pod.scraped else ():
+                seconds = container.cpu_seconds(container.start, container.stop)
+                used[pod.key] = used.get(pod.key, 0.0) + seconds
+        return used
 
     def gpu_seconds(self) -> dict[ServiceKey, float]:
         """GPUs held, times how long."""
-        return self._held(lambda pod: pod.gpus)
+        held: dict[ServiceKey, float] = {}
+        for pod in self.pods:
+            if pod.gpus:
+                held[pod.key] = held.get(pod.key, 0.0) + pod.gpus * (pod.stop - pod.start)
+        return held
 
     def memory_gib_seconds(self) -> dict[ServiceKey, float]:
         """Memory of every container, times how long it lived."""
@@ -115,13 +118,6 @@ class Pods:
             yield {**asked, "resource": "cpu", "unit": "core"}, 0.5
             if pod.gpus:
                 yield {**asked, "resource": "nvidia_com_gpu", "unit": "integer"}, float(pod.gpus)
-
-    def _held(self, amount: Callable[[Pod], float]) -> dict[ServiceKey, float]:
-        held: dict[ServiceKey, float] = {}
-        for pod in self.pods:
-            if amount(pod):
-                held[pod.key] = held.get(pod.key, 0.0) + amount(pod) * (pod.stop - pod.start)
-        return held
 
 
 @dataclass(frozen=True)

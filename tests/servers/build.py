@@ -34,9 +34,9 @@ _LISTED: tuple[Server, ...] = (
         # Prometheus 3.y.z is published as module v0.3yy.z: its path has no /v3.
         module_version="v0.315.0",
         version_variables={"github.com/prometheus/common/version.Version": "3.15.0"},
-        # Without service discovery, so without the clients of twenty clouds: a third less to
-        # compile. Targets come from the configuration itself, from files or over HTTP.
-        tags="remove_all_sd",
+        # Without the clients of twenty clouds: a third less to compile. Targets come from the
+        # configuration itself, from files, over HTTP, or from Kubernetes.
+        tags="remove_all_sd,enable_kubernetes_sd",
     ),
     GoModule(
         name="etcd",
