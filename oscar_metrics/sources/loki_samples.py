@@ -14,6 +14,9 @@ from oscar_metrics.sources.loki_answers import StreamLines
 from oscar_metrics.sources.loki_api import COUNTRY_LABELS, country_of
 from oscar_metrics.timerange import SLOT_NS, Span, merge
 
+# Labels that Loki adds itself, such as the shard of a stream that takes much.
+_ITS_OWN = "__"
+
 
 class Doubles(msgspec.Struct, frozen=True, kw_only=True):
     """How many of some lines stand in more than one stream, and the labels these differ in."""
@@ -51,10 +54,12 @@ def doubles(found: Iterable[StreamLines]) -> Doubles:
         for line in {entry.line for entry in stream.values}:
             streams_of[line].append(stream.stream)
             looked_at += 1
-    twice = [streams for streams in streams_of.values() if len(streams) > 1]
-    differing = {name for streams in twice for name in _differing(streams)}
+    # Shards of one stream differ in nothing else, and are one.
+    found_in = [(streams, set(_differing(streams))) for streams in streams_of.values()]
+    twice = [(streams, names) for streams, names in found_in if names]
+    differing = {name for _, names in twice for name in names}
     return Doubles(
-        lines=sum(len(streams) - 1 for streams in twice),
+        lines=sum(len(streams) - 1 for streams, _ in twice),
         looked_at=looked_at,
         labels=tuple(sorted(differing)),
     )
@@ -63,7 +68,8 @@ def doubles(found: Iterable[StreamLines]) -> Doubles:
 def _differing(streams: Sequence[Mapping[str, str]]) -> Iterator[str]:
     first = streams[0]
     for other in streams[1:]:
-        yield from (n for n in first.keys() | other.keys() if first.get(n) != other.get(n))
+        names = {name for name in first.keys() | other.keys() if not name.startswith(_ITS_OWN)}
+        yield from (name for name in names if first.get(name) != other.get(name))
 
 
 def addresses(

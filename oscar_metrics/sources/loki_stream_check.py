@@ -168,12 +168,18 @@ class StreamCheck:
         twice = loki_samples.doubles(found)
         if twice.lines:
             labels = ", ".join(name for name in twice.labels if name.isascii())
-            self._problem(
+            says = (
                 f"{twice.lines} of the {twice.looked_at} lines of"
                 f" {format_instant(slot * SLOT_NS)} and after are there a second time, in streams"
-                f" that differ in {labels}: such calls are counted twice",
-                f"have one collector ship this log, and stop the other{DOCS}",
+                f" that differ in {labels}: such calls are counted twice"
             )
+            if set(twice.labels) <= set(COUNTRY_LABELS):
+                change = "if this stays, have one collector ship this log; a collector that was"
+                self._warn(
+                    says, f"{change} restarted with another GeoIP database does it once{DOCS}"
+                )
+            else:
+                self._problem(says, f"have one collector ship this log, and stop the other{DOCS}")
         where = loki_samples.addresses(found, self._stream, ingress_host=self._ingress_host)
         if where.private and not where.public:
             self._warn(

@@ -174,6 +174,16 @@ async def test_a_log_that_two_collectors_ship_is_named(loki: Loki) -> None:
     assert says(found, Level.PROBLEM, "2 of the 5 lines", "differ in geoip_country_code, job, pod")
 
 
+async def test_lines_that_were_read_again_with_another_country_are_named(loki: Loki) -> None:
+    streams = Streams(loki)
+    lines = newly(streams, executions(3, PUBLIC))
+    streams.write(lines, pod="p", geoip_country_code="ES")
+    streams.write(lines[:1], pod="p")
+    found = await streams.check()
+    assert says(found, Level.WARNING, "1 of the 4 lines", "differ in geoip_country_code:")
+    assert says(found, Level.WARNING, "restarted with another GeoIP database")
+
+
 async def test_a_loki_without_structured_metadata_is_named_where_lines_are_missing(
     tmp_path: Path,
 ) -> None:
