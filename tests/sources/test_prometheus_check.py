@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,23 @@ def test_few_services_are_named() -> None:
     services = [ServiceKey("svc", f"s{n}") for n in range(7)]
     assert named(services) == "svc/s0, svc/s1, svc/s2, svc/s3, svc/s4 and 2 more"
     assert named(services[:1]) == "svc/s0"
+
+
+async def test_a_whole_pipeline_is_all_right(tmp_path: Path) -> None:
+    require("prometheus")
+    with Prometheus.start(tmp_path) as server:
+        scene = Scene(server)
+        scene.start = (time.time() // HOUR - 24) * HOUR
+        hours = (time.time() - scene.start) / HOUR
+        pods = {"cowsay-dpl-5d9c7b6f4-x2x2x": "cowsay", "demo-dpl-5d9c7b6f4-x2x2x": "demo"}
+        scene.write([scene.pod(pod, 0, 30 * HOUR) for pod in pods], hours=hours)
+        list_pods(scene, pods)
+        held = {"namespace": scene.namespace, "pod": next(iter(pods)), "resource": "nvidia_com_gpu"}
+        asked = {"__name__": "kube_pod_container_resource_requests", **held}
+        server.remote_write([(asked, [(round(time.time() * 1000), 1.0)])])
+        found = await check(scene)
+    assert [one.says for one in found if one.level is not Level.OK] == []
+    assert about(found, "2 pods of services were never scraped")
 
 
 async def test_pods_that_are_all_measured_are_all_right(scene: Scene) -> None:
