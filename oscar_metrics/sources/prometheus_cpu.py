@@ -109,7 +109,8 @@ class CpuReading:
         for stretch in by_form:
             pieces |= await self._stretch(stretch)
         if all(stretch.form.method is UsageMethod.CPU_ESTIMATE for stretch in by_form):
-            self._never_scraped += await self._pods.never_scraped(window, self._general_doubts)
+            never_scraped = await self._pods.never_scraped(window, self._general_doubts)
+            self._never_scraped += never_scraped  # not across the await: windows run side by side
         return pieces
 
     def doubts(self) -> list[str]:

@@ -232,6 +232,22 @@ async def test_a_pods_own_labels_say_its_service(scene: Scene) -> None:
         assert cpu(outcome, service) == pytest.approx(HOUR, rel=0.01)
 
 
+async def test_pods_that_ended_between_two_scrapes_are_counted_in_a_note(scene: Scene) -> None:
+    seen, unseen, later = "cowsay-seen", "cowsay-too-short", "cowsay-of-the-next-range"
+    scene.write([scene.pod(seen), scene.pod("cowsay-dpl-5d9c7b6f4-x2x2x", 0, 6 * HOUR)])
+    for pod, ended in ((seen, HOUR), (unseen, 2.5 * HOUR), (later, 5 * HOUR)):
+        labels = {"namespace": scene.namespace, "pod": pod}
+        end = scene.start + ended
+        listed = [(round((end + n * 60) * 1000), end - 1) for n in range(60)]
+        scene.server.remote_write([({"__name__": "kube_pod_completion_time", **labels}, listed)])
+
+    outcome = only(await scene.read(0, 4 * HOUR))
+
+    assert noted(outcome, "1 pods ended without having been seen by any scrape (every 30 s)")
+    assert outcome.measures == {Measure.CPU}
+    assert not noted(await scene.read(0, 2 * HOUR), "by any scrape")
+
+
 async def test_usage_of_no_known_service_is_counted_and_named(scene: Scene) -> None:
     user = Container(
         f"{scene.namespace}-alice", "hers-dpl-5d9c7b6f4-x2x2x", scene.start, scene.start + HOUR, 1
