@@ -217,11 +217,7 @@ def create_sources(settings: Settings, telemetry: Telemetry) -> Sources:
         if settings.prometheus.url != OFF
         else None
     )
-    keycloak = (
-        KeycloakPeople(settings.keycloak, telemetry, time.time_ns)
-        if settings.keycloak.url
-        else None
-    )
+    keycloak = create_keycloak(settings, telemetry)
     remember = settings.remember
     claims = RememberedClaims(remember, time.time_ns) if remember.claims else None
     geoip = Path(settings.geoip_database) if settings.geoip_database else None
@@ -237,6 +233,17 @@ def create_sources(settings: Settings, telemetry: Telemetry) -> Sources:
         background=tuple(filter(None, (keycloak, claims))),
         claims=claims,
     )
+
+
+def create_keycloak(settings: Settings, telemetry: Telemetry) -> KeycloakPeople | None:
+    """What reads Keycloak's users; None where that is not wanted."""
+    asked = settings.keycloak
+    if not asked.url:
+        return None
+    if not settings.roster.rules:
+        # They take Keycloak longer than all else, and nothing but rules goes by them.
+        asked = msgspec.structs.replace(asked, groups=0)
+    return KeycloakPeople(asked, telemetry, time.time_ns)
 
 
 def create_roster(

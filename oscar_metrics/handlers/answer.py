@@ -33,8 +33,9 @@ Notes = dict[str, Any]
 
 # One that ended so long ago hardly changes: what its lines are late by.
 _SETTLED_NS = HOUR_NS
-# They rest on files beside us, which do not come and go.
+# They rest on files beside us, which do not come and go, but for users who come from elsewhere.
 _FROM_FILES = frozenset({SourceName.COUNTRIES, SourceName.ROSTER})
+_ELSEWHERE = frozenset({"keycloak"})
 # Those that speak for stretches of time.
 _IN_TIME = frozenset({SourceName.USAGE, SourceName.REQUEST_LOGS, SourceName.EXPOSED_REQUEST_LOGS})
 # As completeness.sentence puts them.
@@ -227,7 +228,7 @@ def all_failing(older: Answer, says: str) -> dict[SourceName, SourceStatus]:
 
 def _may_recover(source: SourceStatus) -> bool:
     """Whether a source may say more a moment later; one nobody has configured will not."""
-    if source.name in _FROM_FILES:
+    if source.name in _FROM_FILES and not _ELSEWHERE & set(source.origin.split("+")):
         return False
     if source.status is SourceState.MISSING:
         return bool(source.origin)

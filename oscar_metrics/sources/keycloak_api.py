@@ -45,7 +45,7 @@ class KeycloakSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     # `username`, `email`, or else the name of an attribute.
     user_id: Annotated[str, Meta(min_length=1)] = "id"
     # Attributes with a user's country, membership, VO and project; blank: none. With any of them
-    # Keycloak takes some thirty times as long, since it looks up each user's.
+    # Keycloak takes several times as long, since it looks up each user's.
     country_attribute: str = ""
     membership_attribute: str = ""
     vo_attribute: str = ""
@@ -58,7 +58,8 @@ class KeycloakSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     page_users: Annotated[int, Meta(ge=2, le=10_000)] = 200
     # Users beyond these are left out, and said; some 1 kB of memory each.
     users: Annotated[int, Meta(ge=1, le=1_000_000)] = 200_000
-    # Groups beyond these are left out, and said; each takes a call or more. 0: none are read.
+    # Groups beyond these are left out, and said; each takes a call or more, and Keycloak longer
+    # for their members than for all users. 0: none are read.
     groups: Annotated[int, Meta(ge=0, le=100_000)] = 1000
     tls: TlsSettings = TlsSettings()
     # Calls at a time, seconds to wait for one, its largest body, tries.
@@ -145,8 +146,7 @@ class KeycloakApi:
         self._token_until = 0.0
 
     async def aclose(self) -> None:
-        """Close the connections, and forget the token."""
-        self._token = ""
+        """Close the connections."""
         await self._upstream.aclose()
 
     async def users(self, first: int, most: int) -> list[User]:

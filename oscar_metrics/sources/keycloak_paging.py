@@ -53,7 +53,7 @@ async def all_users(
             )
         return room >= 0
 
-    await _each_page(api.users, settings.page_users, some)
+    await each_page(api.users, settings.page_users, some)
 
 
 async def memberships(
@@ -131,11 +131,11 @@ async def _listed(ask: Callable[[int, int], Awaitable[list[T]]], length: int, mo
         found.extend(items)
         return len(found) < most
 
-    await _each_page(ask, length, some)
+    await each_page(ask, length, some)
     return found[:most]
 
 
-async def _each_page(
+async def each_page(
     ask: Callable[[int, int], Awaitable[list[T]]], length: int, take: Callable[[list[T]], bool]
 ) -> None:
     """Have what is new in each page taken, until that says no, of a list that may change meanwhile.

@@ -112,10 +112,12 @@ class KeycloakPeople:
             return [*found, _finding(Level.PROBLEM, self._problem(self._failed), change)]
         if last is None:
             return found
-        found += [_finding(Level.WARNING, doubt, _ROLES) for doubt in last.doubts]
+        found += [_finding(Level.WARNING, doubt, _LEFT_OUT) for doubt in last.doubts]
         if not last.people:
+            # So it says, too, to whom it lets ask for users and see none.
             says = "keycloak names no users"
-            return [*found, _finding(Level.WARNING, says, f"correct {PREFIX}_REALM")]
+            change = f"{_CHANGES[Reason.FORBIDDEN]}, and see that {PREFIX}_REALM is right"
+            return [*found, _finding(Level.WARNING, says, change)]
         says = f"keycloak: {len(last.people):,} users, {last.groups:,} groups"
         return [*found, _finding(Level.OK, says)]
 
@@ -208,10 +210,7 @@ class KeycloakPeople:
         return f"{ORIGIN} {REASON_TEXT[failed.reason]}"
 
 
-_ROLES = (
-    f"give the service account of {PREFIX}_CLIENT_ID the roles view-users and query-groups of"
-    " realm-management, and raise bounds that are too low"
-)
+_LEFT_OUT = "raise what bounds it, or correct what is missing there"
 _CHANGES = {
     Reason.UNAUTHORIZED: f"correct {PREFIX}_CLIENT_ID and {PREFIX}_CLIENT_SECRET; the client needs"
     " client authentication and a service account",

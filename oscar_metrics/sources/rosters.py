@@ -62,7 +62,8 @@ class Rosters:
         people = [outcome.facts for outcome in said if not isinstance(outcome, Unavailable)]
         if not people and rules.rules is None:
             notes = [note for outcome in said for note in outcome.notes]
-            return Unavailable(origin=_ORIGIN, notes=tuple(filter(None, (*notes, rules.problem))))
+            origin = "+".join(outcome.origin for outcome in said) or _RULES_ORIGIN
+            return Unavailable(origin=origin, notes=tuple(filter(None, (*notes, rules.problem))))
         merged = await self._put_together(tuple(people), rules.rules or _NO_RULES)
         return _outcome(merged.roster, said, rules)
 

@@ -66,8 +66,12 @@ def person(number: int) -> Json:
         "email": f"user{number:06}@{'upv' if number % 2 else 'egi'}.example.eu",
         "firstName": "User",
         "lastName": f"Number {number}",
-        "attributes": {"country": ["ES" if number % 3 else "FR"], "subject": [f"{number}@egi.eu"]},
-        "groups": [group_of(number)],
+        "attributes": {
+            "country": ["ES" if number % 3 else "FR"],
+            "subject": [f"{number}@egi.eu"],
+            **({} if number % 4 else {"vo": ["vo.example.eu"], "status": ["external"]}),
+        },
+        "groups": groups_of(number),
     }
 
 
@@ -76,9 +80,14 @@ def identity(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012}"
 
 
-def group_of(number: int) -> str:
-    """The group that a person is in; a fifth are in a group within a group."""
-    return "/vo.example.eu/guests" if number % 5 == 0 else f"/group{number % 20}"
+def groups_of(number: int) -> list[str]:
+    """The groups a person is in: a fifth are in one, and of these a fifth in a group in a group.
+
+    Keycloak takes several times as long to add who is in any.
+    """
+    if number % 5:
+        return []
+    return ["/vo.example.eu/guests"] if number % 25 == 0 else [f"/group{number // 5 % 20}"]
 
 
 GROUPS: tuple[Json, ...] = (

@@ -95,6 +95,12 @@ FAILED, SILENT = GapReason.FAILED, GapReason.NO_LINES
             source(MISSING, name=SourceName.ROSTER, origin="roster"),
             False,
         ),
+        # Users that come from elsewhere come back.
+        (
+            source(name=SourceName.ROSTER, origin="roster+keycloak"),
+            source(MISSING, name=SourceName.ROSTER, origin="roster+keycloak"),
+            True,
+        ),
     ],
 )
 def test_which_sources_have_got_worse(
@@ -113,6 +119,8 @@ def test_which_sources_have_got_worse(
         (source(), Span(0, MADE_NS - HOUR_NS + 1), True, 5),
         (source(MISSING), OVER, True, 5),
         (source(MISSING, origin=""), OVER, True, 600),
+        (source(MISSING, name=SourceName.ROSTER, origin="roster"), OVER, True, 600),
+        (source(MISSING, name=SourceName.ROSTER, origin="keycloak"), OVER, True, 5),
         (source(PARTIAL, coverage=0.5, reason=FAILED), OVER, True, 5),
         (source(PARTIAL, coverage=0.5, reason=SILENT), OVER, True, 600),
         (source(PARTIAL, notes="some lines were not understood"), OVER, True, 600),
