@@ -124,19 +124,6 @@ def _asked(request: str) -> tuple[Kind, str] | Unread:
     return _KINDS[kind], _service_of(tail)
 
 
-def execution_from_fields(kind: str, tail: str, rest: str) -> tuple[Kind, str, str] | None:
-    """Kind, service and user from what an engine's pattern cut out of an execution line.
-
-    `kind` is the first segment of the path, `tail` what follows it up to the separator,
-    `rest` everything behind that: `user`, or `user | service | namespace`. None where
-    `read_execution` would not have understood it (for its method and status: `result_of`).
-    """
-    if kind not in _KINDS:
-        return None
-    execution = _execution(_KINDS[kind], _service_of(tail), (rest + " ").split(SEPARATOR))
-    return None if execution is None else (execution[0], execution[2], execution[3])
-
-
 def result_of(status: str) -> Result | None:
     """What an HTTP status says became of a call; None for what is no status of 100 to 599."""
     return _RESULTS.get(status.strip())

@@ -276,27 +276,10 @@ def count_at(query: LogQuery) -> str:
     return f"sum(count_over_time({query.then(_THE_INSTANT)}[1ms]))"
 
 
-def lines_at(query: LogQuery, labels: Iterable[str]) -> str:
-    """The same by line, which is the label LINE, and by some labels of the streams."""
-    grouping = ", ".join((LINE, *labels))
-    return f"sum by ({grouping}) (count_over_time({query.then(_THE_INSTANT)}[1ms]))"
+def lines_at(query: LogQuery) -> str:
+    """The same by line, which is the label LINE, and by all labels of the streams."""
+    return f"count_over_time({query.then(_THE_INSTANT)}[1ms])"
 
-
-# The parsed labels, named so that no pipeline has them already.
-KIND, PATH, LOGGED, USER, OTHER = "om_kind", "om_path", "om_logged", "om_user", "om_other"
-
-# No bar and no control character: then nothing but separators cuts a line, and what is
-# captured is what `log_lines` reads. Counts keep the program small enough to stay fast.
-_PLAIN = r"[^|\x00-\x1f\x7f-\x9f\x{2028}\x{2029}]"
-_NAME_IN_PATH = r'[^|\x00-\x1f\x7f-\x9f\x{2028}\x{2029} ?/"#]'
-_EXECUTION = (
-    r"[^|]*\[GIN-EXECUTIONS-LOGGER\][^|]* \| *[1-5][0-9][0-9] *(?: \| [^|]*){2} \| POST +"
-    rf'"?/(?P<{KIND}>run|job)/(?P<{PATH}>{_NAME_IN_PATH}+)(?:[?/"#][^|]*)?'
-    rf" \| (?P<{USER}>{_PLAIN}{{1,128}})"
-    rf"(?: \| (?P<{LOGGED}>{_PLAIN}*) \| {_PLAIN}{{0,64}})?"
-)
-# Gin's own access line of five fields is none of ours, with or without these words in it.
-_ACCESS = rf"[^|\[]*(?P<{OTHER}>\[GIN\])[^|\[]*(?: \| [^|]*){{4}}"
 
 # Without counts, which Loki would compile anew for every hour: in a tenth of the time.
 _KNOWN_EXECUTION = (
@@ -329,18 +312,3 @@ def of_uncommon_form(query: LogQuery, stream: LogStream) -> LogQuery:
     if stream is LogStream.EXECUTIONS:
         return query.then(f"|= `[GIN` !~ `{_KNOWN_EXECUTION}`")
     return query.then(f"!~ `{_KNOWN_EXPOSED}`")
-
-
-def groups(*, users: bool) -> tuple[str, ...]:
-    """The labels that `calls_by_group` groups by."""
-    return (KIND, PATH, LOGGED, OTHER, *((USER,) if users else ()))
-
-
-def calls_by_group(query: LogQuery, *, users: bool) -> str:
-    """How many lines a query has per quarter of an hour, grouped by what decides about them.
-
-    Lines of any form but the ones parsed here are in the group without labels: they are
-    counted, and not understood. Evaluated at the slots' ends, over (end - 15 min, end].
-    """
-    parsed = query.then(f"| regexp `^(?:{_EXECUTION}|{_ACCESS})$`")
-    return f"sum by ({', '.join(groups(users=users))}) (count_over_time({parsed}[15m]))"

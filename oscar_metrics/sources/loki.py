@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
 from oscar_metrics.errors import Reason, SettingsError, UpstreamError
-from oscar_metrics.facts import CallLog, LogStream, Roster, ServiceCount, SlottedLog
+from oscar_metrics.facts import CallLog, Kind, LogStream, Roster, ServiceCount, SlottedLog
 from oscar_metrics.findings import Finding
 from oscar_metrics.outcome import MAY_GROW, Outcome, Unavailable, join_gaps, not_understood, settle
 from oscar_metrics.sources.countries import Countries, GeoIP
@@ -21,7 +22,6 @@ from oscar_metrics.sources.logql import (
 from oscar_metrics.sources.loki_answers import ORIGIN
 from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, noting
 from oscar_metrics.sources.loki_check import LokiCheck, why_nothing
-from oscar_metrics.sources.loki_counting import ServiceCounting
 from oscar_metrics.sources.loki_paging import Paging
 from oscar_metrics.sources.loki_survey import Counting, Survey, failures, kept_from_ns
 from oscar_metrics.sources.loki_tally import L, SlottedTally, Tally, WholeTally
@@ -108,24 +108,23 @@ class LokiLogs:
     ) -> Outcome[ServiceCount]:
         """The calls of one service, the same number as reading every line gives.
 
-        Loki counts executions itself where it can; the rest, and exposed requests, are
-        paged, only lines that mention the service.
+        Only lines that mention the service are handed out. Loki's own counts would be no less
+        work, and count what it was sent twice as two: see docs/pipeline.md.
         """
-        executions = stream is LogStream.EXECUTIONS
-        counting = ServiceCounting(
+        paging = Paging(
             self._api,
             self._settings,
             # A host may be written in any case.
-            mentioning(self._queries[stream], service, any_case=not executions),
-            service,
+            mentioning(self._queries[stream], service, any_case=stream is not LogStream.EXECUTIONS),
             lambda: self._whole(stream, Countries(GeoIP.open(None), Roster())),
-            users=users,
-            push_down=executions,
         )
-        said = await self._survey(stream, span, counting, now_ns=now_ns, deadline=deadline)
+        said = await self._survey(stream, span, paging, now_ns=now_ns, deadline=deadline)
         if isinstance(said, Unavailable):
             return said
-        return self._settled(counting.count(), counting.lines, span, said, now_ns)
+        log = paging.log()
+        return self._settled(
+            _of_service(log, service, users=users), _of_whole(log), span, said, now_ns
+        )
 
     async def check(self, now_ns: int) -> list[Finding]:
         """What stands between this Loki and a complete report."""
@@ -213,6 +212,16 @@ class LokiLogs:
             doubts=[*failures(survey.reasons), *sorted(survey.doubts), *not_understood(*lines)],
             notes=[MAY_GROW] if survey.may_grow else [],
         )
+
+
+def _of_service(log: CallLog, service: str, *, users: bool) -> ServiceCount:
+    calls: Counter[Kind] = Counter()
+    callers = set()
+    for key, count in log.tallies.items():
+        if key.service == service:
+            calls[key.kind] += count
+            callers.add(key.user)
+    return ServiceCount(calls=dict(calls), users=frozenset(callers) if users else frozenset())
 
 
 def _of_whole(log: CallLog) -> tuple[int, int]:

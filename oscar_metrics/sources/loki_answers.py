@@ -1,8 +1,9 @@
 """What Loki answers, held against what it was asked. Pure.
 
 An answer that does not fit its question is refused whole: lines of another time or of streams
-that were not asked for, in no order, more than were asked for, or one of them twice; counts at
-other instants or by other labels. What its `warnings` are about may be missing.
+that were not asked for, in no order, or more than were asked for; counts at other instants or
+by other labels. What its `warnings` are about may be missing, and what Loki was sent twice may
+be in it twice: see `loki_copies`.
 """
 
 from __future__ import annotations
@@ -87,9 +88,6 @@ def lines(answer: StreamsAnswer, query: LogQuery, span: Span, limit: int) -> lis
         # Sorting what is sorted is one look at each.
         if sorted(instants) != instants:
             _refuse("lines in no order")
-        # What a stream has twice Loki keeps once.
-        if not relabelled and len(set(instants)) < len(instants):
-            _look_for_lines_twice(stream.values)
     if not relabelled:
         wanted = [(each.name, each.value) for each in query.matchers if each.op == "="]
         if any(stream.stream.get(n, "") != value for stream in found for n, value in wanted):
@@ -99,18 +97,17 @@ def lines(answer: StreamsAnswer, query: LogQuery, span: Span, limit: int) -> lis
 
 
 def steps(
-    answer: MatrixAnswer, first_ns: int, last_ns: int, step_ns: int, by: Collection[str]
+    answer: MatrixAnswer, first_ns: int, last_ns: int, step_ns: int, by: Collection[str] | None
 ) -> list[Series]:
-    """The groups of an answer, by labels of `by`, at steps from first to last.
+    """The groups of an answer, by labels of `by` or by any, at steps from first to last.
 
     Raises UpstreamError.
     """
     found = answer.data.result
-    allowed = frozenset(by)
     # Steps are whole seconds, and so are their multiples.
     instants = range(first_ns // SECOND_NS, last_ns // SECOND_NS + 1, step_ns // SECOND_NS)
     for group in found:
-        if not group.metric.keys() <= allowed:
+        if by is not None and not group.metric.keys() <= frozenset(by):
             _refuse("labels that were not asked for")
         times = [at for at, _ in group.values]
         if not all(at.is_integer() and int(at) in instants for at in times):
@@ -119,11 +116,6 @@ def steps(
             _refuse("counts in no order")
     _look_for_two_alike([group.metric for group in found])
     return found
-
-
-def _look_for_lines_twice(values: Sequence[Entry]) -> None:
-    if len({(entry.at_ns, entry.line) for entry in values}) < len(values):
-        _refuse("a line twice")
 
 
 def _look_for_two_alike(labels: Sequence[dict[str, str]]) -> None:

@@ -223,11 +223,11 @@ class LokiApi:
         last_ns: int,
         step_ns: int,
         *,
-        by: Collection[str] = (),
+        by: Collection[str] | None = (),
     ) -> list[Series]:
         """A metric expression evaluated at each multiple of the step from first to last.
 
-        `by`: the labels that it groups by.
+        `by`: the labels that it groups by; None for whatever labels its lines have.
         """
         answer = await self.upstream.get_json(
             "/loki/api/v1/query_range",

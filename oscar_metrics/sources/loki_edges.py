@@ -4,7 +4,8 @@ Loki passes over a chunk whose last line is at the very millisecond a question b
 it cuts every log question itself at the multiples of `split_queries_by_interval`. A line
 there that ends its chunk is in no answer, whatever is asked. Metric queries, which look
 back from an instant, do count it: so these lines are counted both ways, and where the
-numbers differ they are read as the labels of a metric query.
+numbers differ they are read as the labels of a metric query. Those queries count what Loki was
+sent twice as two: never less than there is.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import msgspec
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.logql import LINE, LogQuery, count_at, count_up_to, lines_at
-from oscar_metrics.sources.loki_answers import Entry, StreamLines
-from oscar_metrics.sources.loki_api import COUNTRY_LABELS, LokiApi, country_of
+from oscar_metrics.sources.loki_answers import Entry, Series, StreamLines
+from oscar_metrics.sources.loki_api import LokiApi, country_of
+from oscar_metrics.sources.loki_copies import distinct_at
 from oscar_metrics.sources.loki_tally import L, Tally
 from oscar_metrics.timerange import MILLISECOND_NS, Span
 
@@ -159,27 +161,23 @@ class Edges:
         known = edge.lines + self._before[at_ns]
         if await self._count(count_up_to(self._query), at_ns) == known:
             return True
-        there = await self._count(count_at(self._query), at_ns)
-        if there > edge.lines and edge.counted:
-            return False
-        if there > edge.lines:
-            groups = await self._at(
-                lines_at(self._query, COUNTRY_LABELS), at_ns, by=(LINE, *COUNTRY_LABELS)
-            )
-            edge.held = [
-                (country_of(labels), [Entry(at_ns, labels.get(LINE, ""))] * n)
-                for labels, n in groups
-            ]
+        if await self._count(count_at(self._query), at_ns) > edge.lines:
+            # A line of a stream is a group of its own, however often Loki counts it.
+            groups = [group.metric for group in await self._at(lines_at(self._query), at_ns)]
+            there = distinct_at(at_ns, groups, LINE)
+            if edge.counted:
+                return len(there) == edge.lines
+            edge.held = [(country_of(stream.stream), stream.values) for stream in there]
         return True
 
     async def _count(self, expression: str, at_ns: int) -> int:
-        return sum(count for _, count in await self._at(expression, at_ns))
+        groups = await self._at(expression, at_ns, by=())
+        return sum(count for group in groups for _, count in group.values)
 
     async def _at(
-        self, expression: str, at_ns: int, *, by: Collection[str] = ()
-    ) -> list[tuple[dict[str, str], int]]:
-        series = await self._api.by_step(expression, at_ns, at_ns, self._step_ns, by=by)
-        return [(group.metric, count) for group in series for _, count in group.values]
+        self, expression: str, at_ns: int, *, by: Collection[str] | None = None
+    ) -> list[Series]:
+        return await self._api.by_step(expression, at_ns, at_ns, self._step_ns, by=by)
 
     def _just_before(self, at_ns: int) -> int:
         """The edge less than a millisecond after an instant; 0 where there is none."""

@@ -3,7 +3,8 @@
 A page holds the first lines of a window up to a limit. Where it is full, the lines of its
 last nanosecond may not all be in it: they are left to the next page, which begins there.
 So what lies before the point reached is always counted whole, and nothing is counted twice,
-whatever the lines look like and whichever streams they are of.
+whatever the lines look like and whichever streams they are of. And since all lines of a time
+are in one page, so are all copies of a line that Loki was sent twice: they count once.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from oscar_metrics.outcome import Gap, GapReason
 from oscar_metrics.sources.logql import LogQuery
 from oscar_metrics.sources.loki_answers import StreamLines
 from oscar_metrics.sources.loki_api import LokiApi, LokiSettings, country_of
+from oscar_metrics.sources.loki_copies import each_once
 from oscar_metrics.sources.loki_edges import Edges
 from oscar_metrics.sources.loki_splitting import halve
 from oscar_metrics.sources.loki_tally import L, Tally
@@ -267,10 +269,13 @@ class _Window(msgspec.Struct, kw_only=True):
 
 
 class _Page:
-    """The first lines of a stretch, `limit` being asked for; `full` when there may be more."""
+    """The first lines of a stretch, each once; `full` when there may be more.
+
+    `limit` were asked for, copies included.
+    """
 
     def __init__(self, *, streams: list[StreamLines], limit: int) -> None:
-        self.streams = streams
+        self.streams = each_once(streams)
         self.limit = limit
         self.full = _size(streams) >= limit
 

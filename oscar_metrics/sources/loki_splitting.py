@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from oscar_metrics.sources.logql import LogQuery, by_character, by_label
 from oscar_metrics.sources.loki_answers import StreamLines
+from oscar_metrics.sources.loki_copies import TELL_NOTHING
 
 # Enough lines to see where they differ, and characters of each that are looked at.
 _SAMPLE_LINES = 400
@@ -19,7 +20,8 @@ def halve(query: LogQuery, page: Sequence[StreamLines]) -> tuple[LogQuery, LogQu
     """A part of the query's lines and its exact opposite, each with some lines of the page.
 
     By a label where the page has several streams, else by the character at the position
-    that tells its lines apart best. None where nothing tells them apart.
+    that tells its lines apart best; copies of a line go together. None where nothing tells
+    them apart.
     """
     return _by_stream(query, page) or _by_content(query, page)
 
@@ -27,6 +29,7 @@ def halve(query: LogQuery, page: Sequence[StreamLines]) -> tuple[LogQuery, LogQu
 def _by_stream(query: LogQuery, page: Sequence[StreamLines]) -> tuple[LogQuery, LogQuery] | None:
     total = sum(len(stream.values) for stream in page)
     names = {name for stream in page for name in stream.stream if _LABEL.fullmatch(name)}
+    names -= TELL_NOTHING
     best = (total, "", "")
     for name in names:
         counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What Loki counts for us is what reading every line gives, over every form a line can have."""
+"""One service counted is what reading every line gives, over every form a line can have."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oscar_metrics.facts import Kind, LogStream
+from oscar_metrics.facts import Kind
 from oscar_metrics.outcome import Ok, Partial
-from oscar_metrics.sources.loki import LokiLogs
-from oscar_metrics.timerange import SECOND_NS, SLOT_NS, Span
+from oscar_metrics.timerange import SECOND_NS, SLOT_NS
 from tests.servers.loki import Loki
 from tests.sources.loki_streams import Streams, call, line_by_line
 
@@ -68,12 +67,12 @@ lines = st.one_of(
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(lines, min_size=60, max_size=60), st.randoms())
-async def test_counted_by_loki_is_counted_line_by_line(
+async def test_a_service_counted_is_counted_line_by_line(
     loki: Loki, given_lines: list[str], dice: random.Random
 ) -> None:
     streams = Streams(loki)
     start_ns = streams.slot_ns
-    # In the second of four slots all is in good order, so that Loki alone counts it.
+    # In the second of four slots all is in good order.
     entries = [
         (start_ns + dice.choice((0, 2, 3)) * SLOT_NS + number * 7, line)
         for number, line in enumerate(given_lines)
@@ -96,47 +95,3 @@ async def test_counted_by_loki_is_counted_line_by_line(
             assert isinstance(outcome, Ok | Partial), outcome
             assert outcome.facts.calls == calls
             assert outcome.facts.users == (callers if users else set())
-
-
-async def test_loki_counts_lines_in_good_order_without_handing_them_out(loki: Loki) -> None:
-    # Handed out ten at a time, the 9,000 lines of the ranges below would take 900 calls; only
-    # the slots at their ends are.
-    streams = Streams(loki, page_lines=10)
-    start_ns = streams.slot_ns
-    entries = [
-        (start_ns + number * SECOND_NS, call(f"u{number % 9}", kind=("run", "job")[number % 2]))
-        for number in range(7_000)
-    ]
-    streams.write(entries)
-    for offset_ns, length_ns in (
-        (0, 4 * SLOT_NS),
-        (1, 5 * SLOT_NS + 7),
-        (SLOT_NS - 1, SLOT_NS + 2),
-    ):
-        begin_ns, end_ns = start_ns + offset_ns, start_ns + offset_ns + length_ns
-        inside = [line for at_ns, line in entries if begin_ns <= at_ns < end_ns]
-        outcome = await streams.count(begin_ns, end_ns, "cowsay")
-        assert isinstance(outcome, Ok), outcome
-        assert sum(outcome.facts.calls.values()) == len(inside)
-        assert len(outcome.facts.users) == 9
-    assert streams.calls("ok") < 600
-
-
-async def test_a_service_loki_refuses_to_group_is_paged_from_then_on(loki: Loki) -> None:
-    streams = Streams(loki)
-    start_ns = streams.slot_ns
-    streams.write([(start_ns + number * 10**9, call(f"u{number}")) for number in range(3_600)])
-    logs = LokiLogs(streams.settings, telemetry=streams.telemetry)
-    for _ in range(2):
-        outcome = await logs.count_service(
-            Span(start_ns, start_ns + 4 * SLOT_NS),
-            LogStream.EXECUTIONS,
-            "cowsay",
-            users=True,
-            now_ns=streams.now_ns,
-            deadline=None,
-        )
-        assert isinstance(outcome, Ok), outcome
-        assert len(outcome.facts.users) == outcome.facts.calls[Kind.SYNC] == 3_600
-    assert streams.calls("limit") == 1
-    await logs.aclose()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oscar_metrics.facts import CallLog, LogStream, ServiceCount
+from oscar_metrics.facts import CallLog, LogStream
 from oscar_metrics.outcome import GapReason, Ok, Outcome, Partial, Unavailable
 from oscar_metrics.resilience.learned import FIRST_WAIT_SECONDS
 from oscar_metrics.sources.loki import LokiLogs
@@ -96,18 +96,6 @@ class Reports:
 
         return await self._counted.of(read)
 
-    async def count(self) -> tuple[Outcome[ServiceCount], Cost]:
-        return await self._counted.of(
-            lambda: self._logs.count_service(
-                self._span,
-                LogStream.EXECUTIONS,
-                "cowsay",
-                users=True,
-                now_ns=self.now_ns,
-                deadline=None,
-            )
-        )
-
 
 HOURS = 8
 USERS_AN_HOUR = 4
@@ -157,41 +145,6 @@ async def test_lines_are_read_within_what_was_learned_until_more_is_allowed(
     assert third.asked == second.asked
     assert last.too_much == 0
     assert last.asked < second.asked / 2
-
-
-async def test_a_service_is_counted_within_what_was_learned_until_more_is_allowed(
-    limited: Limited, hours: tuple[Streams, Span]
-) -> None:
-    """Eight users are too many for one question, so each answers for fewer hours."""
-    streams, span = hours
-    async with source(streams) as logs:
-        reports = Reports(logs, streams, span)
-        with limits(limited, max_query_series=USERS_AN_HOUR * 2 + 1):
-            said = [await reports.count() for _ in range(2)]
-        with later(FIRST_WAIT_SECONDS):
-            said += [await reports.count() for _ in range(2)]
-    for outcome, _ in said:
-        assert isinstance(outcome, Ok), outcome
-        assert sum(outcome.facts.calls.values()) == LINES
-        assert len(outcome.facts.users) == HOURS * USERS_AN_HOUR
-    first, second, _, last = [cost for _, cost in said]
-    assert first.too_much > second.too_much == 0
-    assert last.asked < second.asked < first.asked
-
-
-async def test_what_loki_will_not_count_at_all_is_paged_from_then_on(
-    limited: Limited, hours: tuple[Streams, Span]
-) -> None:
-    streams, span = hours
-    async with source(streams) as logs:
-        reports = Reports(logs, streams, span)
-        with limits(limited, max_query_series=USERS_AN_HOUR - 1):
-            said = [await reports.count() for _ in range(2)]
-    for outcome, _ in said:
-        assert isinstance(outcome, Ok), outcome
-        assert sum(outcome.facts.calls.values()) == LINES
-    first, second = [cost for _, cost in said]
-    assert first.too_much > second.too_much == 0
 
 
 async def test_pages_that_are_too_large_for_us_are_smaller_from_then_on(limited: Limited) -> None:

@@ -11,7 +11,6 @@ from oscar_metrics.sources.line_times import MINUTE_NS, line_time_ns, minute_of,
 from oscar_metrics.sources.log_lines import (
     Call,
     Unread,
-    execution_from_fields,
     read_execution,
     read_exposed,
     result_of,
@@ -314,22 +313,6 @@ def test_a_line_shows_which_log_it_is_from(line: str, expected: LogStream | None
 )
 def test_a_status_says_what_became_of_a_call(status: str, expected: Result | None) -> None:
     assert result_of(status) is expected
-
-
-texts = st.text(alphabet=st.sampled_from('ab-/?" |é\t'), max_size=12)
-
-
-@given(st.sampled_from(["run", "job", "health", ""]), texts, texts)
-def test_fields_cut_out_by_an_engine_read_as_the_line_does(kind: str, tail: str, rest: str) -> None:
-    # What an engine's pattern cuts ends at the first separator behind the path.
-    if " | " in tail or tail.endswith((" ", " |")) or rest.startswith("| "):
-        return
-    call = read_execution(f"{HEAD} | POST    /{kind}/{tail} | {rest}")
-    found = execution_from_fields(kind, tail, rest)
-    if isinstance(call, Call):
-        assert found == (call.kind, call.service, call.user)
-    else:
-        assert found is None
 
 
 stamps = st.one_of(

@@ -9,7 +9,10 @@ import pytest
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.sources import loki_answers
 from oscar_metrics.sources.logql import LogQuery, Matcher
-from oscar_metrics.sources.loki_answers import MatrixAnswer, StreamsAnswer
+from oscar_metrics.sources.loki_answers import (
+    MatrixAnswer,
+    StreamsAnswer,
+)
 from oscar_metrics.timerange import SECOND_NS, Span
 
 QUERY = LogQuery((Matcher("app", "=", "oscar"), Matcher("pod", "=~", "oscar-.+")), "|= `x`")
@@ -56,7 +59,6 @@ def test_lines_that_were_asked_for(streams: list[dict[str, Any]], expected: list
         [stream(100, app="other")],
         [{"stream": {"pod": "oscar-0"}, "values": [["100", "line"]]}],
         [stream(100), stream(101)],
-        [{"stream": LABELS, "values": [["100", "line"], ["100", "line"]]}],
     ],
 )
 def test_lines_that_were_not(streams: list[dict[str, Any]]) -> None:
