@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -16,6 +16,7 @@ from oscar_metrics.timerange import SLOT_NS, Span, merge
 
 # Labels that Loki adds itself, such as the shard of a stream that takes much.
 _ITS_OWN = "__"
+_Label = tuple[str, str]
 
 
 class Doubles(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,33 +44,30 @@ def silences(slots: Collection[int], first: int, last: int) -> list[Span]:
 
 
 def doubles(found: Iterable[StreamLines]) -> Doubles:
-    """The lines that are there more than once, which differ in their stream alone.
+    """The lines that are there more than once, and are taken for calls of their own.
 
     A line has the time of its call, mostly to the nanosecond, how long it took and who made
-    it: two that are alike are one, which came twice.
+    it: two that are alike are one, which came twice. Readers know that of those of one time
+    whose streams differ in shard or country only.
     """
-    streams_of = defaultdict(list)
+    found_in: dict[str, set[frozenset[_Label]]] = defaultdict(set)
     looked_at = 0
     for stream in found:
+        writer = frozenset(item for item in stream.stream.items() if not _tells_nothing(item[0]))
         for line in {entry.line for entry in stream.values}:
-            streams_of[line].append(stream.stream)
+            found_in[line].add(writer)
             looked_at += 1
-    # Shards of one stream differ in nothing else, and are one.
-    found_in = [(streams, set(_differing(streams))) for streams in streams_of.values()]
-    twice = [(streams, names) for streams, names in found_in if names]
-    differing = {name for _, names in twice for name in names}
-    return Doubles(
-        lines=sum(len(streams) - 1 for streams, _ in twice),
-        looked_at=looked_at,
-        labels=tuple(sorted(differing)),
-    )
+    lines = 0
+    labels: set[str] = set()
+    for writers in found_in.values():
+        lines += len(writers) - 1
+        alike = frozenset.intersection(*writers)
+        labels.update(name for name, _ in frozenset.union(*writers) - alike)
+    return Doubles(lines=lines, looked_at=looked_at, labels=tuple(sorted(labels)))
 
 
-def _differing(streams: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    first = streams[0]
-    for other in streams[1:]:
-        names = {name for name in first.keys() | other.keys() if not name.startswith(_ITS_OWN)}
-        yield from (name for name in names if first.get(name) != other.get(name))
+def _tells_nothing(name: str) -> bool:
+    return name.startswith(_ITS_OWN) or name in COUNTRY_LABELS
 
 
 def addresses(

@@ -173,13 +173,7 @@ class StreamCheck:
                 f" {format_instant(slot * SLOT_NS)} and after are there a second time, in streams"
                 f" that differ in {labels}: such calls are counted twice"
             )
-            if set(twice.labels) <= set(COUNTRY_LABELS):
-                change = "if this stays, have one collector ship this log; a collector that was"
-                self._warn(
-                    says, f"{change} restarted with another GeoIP database does it once{DOCS}"
-                )
-            else:
-                self._problem(says, f"have one collector ship this log, and stop the other{DOCS}")
+            self._problem(says, f"have one collector ship this log, and stop the other{DOCS}")
         where = loki_samples.addresses(found, self._stream, ingress_host=self._ingress_host)
         if where.private and not where.public:
             self._warn(

@@ -36,6 +36,8 @@ A, B = call("ann"), call("bob")
         # Loki was sent it twice: readers count it once, whichever shard has it.
         ([stream(A, A, pod="p")], (0, 1, ())),
         ([stream(A, pod="p"), stream(A, pod="p", __stream_shard__="1")], (0, 2, ())),
+        ([stream(A, pod="p"), stream(A, pod="p", country="ES")], (0, 2, ())),
+        ([stream(A, pod="p"), stream(A, pod="q", country="ES")], (1, 2, ("pod",))),
         ([], (0, 0, ())),
     ],
 )
