@@ -27,6 +27,7 @@ from oscar_metrics.facts import (
     LogStream,
     NamespaceOwner,
     Result,
+    Roster,
     Service,
     ServiceKey,
     SlotPart,
@@ -167,6 +168,20 @@ class SaidLogs:
         return []
 
 
+class SaidRoster:
+    """A roster that says one thing."""
+
+    def __init__(self, said: Outcome[Roster]) -> None:
+        self._said = said
+
+    async def read(self, now_ns: int) -> Outcome[Roster]:
+        del now_ns
+        return self._said
+
+    async def check(self) -> list[Finding]:
+        return []
+
+
 class World(msgspec.Struct, frozen=True, kw_only=True):
     """What each source says; None for one that is not configured."""
 
@@ -174,6 +189,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     usage: Outcome[Usage] | None = None
     executions: Outcome[CallLog] | None = None
     exposed: Outcome[CallLog] | None = None
+    roster: Outcome[Roster] | None = None
 
 
 def call(
@@ -256,7 +272,7 @@ def aggregator(
     return Aggregator(
         Sources(
             geoip=GeoIP(None),
-            roster=Rosters(),
+            roster=SaidRoster(world.roster) if world.roster else Rosters(),
             inventory=SaidInventory(world.inventory) if world.inventory else None,
             usage=SaidUsage(world.usage) if world.usage else None,
             logs=logs,

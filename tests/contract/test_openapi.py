@@ -220,6 +220,8 @@ ANSWERS = [
     ("/system/metrics/breakdown", "group_by=service&include_users=true&include_usage=true"),
     ("/system/metrics/breakdown", "group_by=user"),
     ("/system/metrics/breakdown", "group_by=country"),
+    ("/system/metrics/breakdown", "group_by=vo&interval=day"),
+    ("/system/metrics/breakdown", "group_by=project"),
     ("/system/metrics", "interval=week"),
     ("/system/metrics/summary", "interval=day&tz=Europe/Madrid"),
     ("/system/metrics/breakdown", "group_by=service&interval=month&include_usage=true"),
