@@ -13,6 +13,7 @@ import yaml
 
 from tests.servers.build import require
 from tests.servers.collector import Collector, formatted
+from tests.servers.process import wait_until
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in (ROOT / "alloy").rglob("*") if path.is_file())
@@ -112,10 +113,15 @@ def test_a_file_runs_by_itself(path: Path, geoip: Path, kubeconfig: Path, tmp_pa
             written += f'it.{component} "{component}" {{\n{lines}}}\n'
         configuration.write_text(written)
     with Collector.start(tmp_path, configuration, environment=environment) as collector:
-        running = "agent_component_controller_running_components"
-        healthy = collector.metric(running, health_type="healthy")
         # What is imported, the component itself, and at least one in it.
-        assert healthy == collector.metric(running) >= 1 + 2 * max(1, len(declared))
+        least = 1 + 2 * max(1, len(declared))
+        running = "agent_component_controller_running_components"
+
+        def healthy() -> bool:
+            well = collector.metric(running, health_type="healthy")
+            return well >= least and well == collector.metric(running)
+
+        wait_until(healthy, "every component healthy", timeout_seconds=30)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

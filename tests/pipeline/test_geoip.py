@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from oscar_metrics.facts import LogStream
 from oscar_metrics.findings import Level
 from oscar_metrics.sources.countries import GeoIP
 from oscar_metrics.timerange import DAY_NS, HOUR_NS, SECOND_NS, SLOT_NS, Span
@@ -19,6 +20,7 @@ from tests.corpus.geoip import write_geoip_database
 from tests.corpus.origins import write_lines
 from tests.corpus.times import rfc3339
 from tests.pipeline.maxmind import Failure, MaxMind
+from tests.pipeline.reading import facts, read, settings_of
 from tests.servers.build import program, require
 from tests.servers.collector import Collector
 from tests.servers.loki import Loki
@@ -159,7 +161,7 @@ delivery.to_loki "default" { url = env("LOKI_PUSH_URL") }
 """
 
 
-def test_the_collector_knows_a_new_database_after_its_restart(
+async def test_the_collector_knows_a_new_database_after_its_restart_and_doubles_no_call(
     maxmind: MaxMind, loki: Loki, volume: Path, tmp_path: Path
 ) -> None:
     stop_ns = time.time_ns() // SLOT_NS * SLOT_NS
@@ -209,3 +211,6 @@ def test_the_collector_knows_a_new_database_after_its_restart(
             file.writelines(f"{call}\n" for call in calls[4:])
         collector.restart(forgetful=True)
         has("PT", 6)
+    # Four calls are there twice, from one country and from another.
+    outcomes = await read(settings_of(loki, "moved", "moved-gateway"), span)
+    assert facts(outcomes[LogStream.EXECUTIONS]).lines_seen == len(calls)
