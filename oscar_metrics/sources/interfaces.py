@@ -92,7 +92,7 @@ class LogSource(Protocol):
 
 
 class CountingLogSource(LogSource, Protocol):
-    """A log source whose engine can count one service's calls without handing out lines."""
+    """A log source that can count one service's calls without reading all others'."""
 
     async def count_service(
         self,

@@ -169,7 +169,7 @@ async def test_the_last_line_of_a_chunk_is_not_lost(
 
 
 @pytest.mark.parametrize("users", [True, False])
-async def test_lokis_own_count_of_a_service_is_the_truth(
+async def test_a_service_counted_by_itself_is_the_truth(
     loki: Loki, corpus: Corpus, users: bool
 ) -> None:
     logs = loki_logs(loki)

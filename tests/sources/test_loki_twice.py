@@ -8,87 +8,25 @@ from functools import reduce
 from itertools import pairwise
 from operator import add
 
-import httpx
 import pytest
 
 from oscar_metrics.facts import LogStream, Tallies
 from oscar_metrics.outcome import Ok, Partial
 from oscar_metrics.sources.loki import LokiLogs
-from oscar_metrics.timerange import DAY_NS, HOUR_NS, SECOND_NS, Span
+from oscar_metrics.timerange import SECOND_NS
 from tests.servers.build import require
 from tests.servers.loki import Loki
-from tests.servers.process import wait_until
-from tests.sources.loki_streams import COUNTRIES, Streams, call, facts, total
-
-PODS = ("a", "b")
-# When heaps of calls lie at one nanosecond, in seconds of fifty minutes that an hour begins in;
-# two pods write all of them alike. Loki takes nothing an hour older than what it has.
-HEAPS_SECONDS = (*range(0, 1800, 60), *range(1800, 3000, 400))
-HEAP = 9
-LINES = len(HEAPS_SECONDS) * HEAP
-CALLS = len(PODS) * LINES
-# Enough for what Loki holds of a stream to be in several blocks.
-_NOISE = [(n * 5 * SECOND_NS + 1, f"noise {n} " + "n" * 1000) for n in range(600)]
-
-
-def written(start_ns: int) -> list[tuple[int, str]]:
-    return [
-        (start_ns + after * SECOND_NS, call(f"u{n % 4}", kind=("run", "job")[n % 2], note=f"{n}"))
-        for after in HEAPS_SECONDS
-        for n in range(HEAP)
-    ]
-
-
-class Sent:
-    """Two pods' calls over two hours, as a collector sends them, and sends them again."""
-
-    def __init__(self, loki: Loki, *, days_ago: int = 0) -> None:
-        self.streams = Streams(loki, page_lines=25, instant_lines=25)
-        self.hour_ns = self.streams.now_ns // HOUR_NS * HOUR_NS - days_ago * DAY_NS - HOUR_NS
-        self.start_ns = self.hour_ns - HOUR_NS // 2
-        self.span = Span(self.start_ns, self.start_ns + HOUR_NS)
-        self.entries = written(self.start_ns)
-        self.noise = [(self.start_ns + after_ns, line) for after_ns, line in _NOISE]
-
-    def send(self, entries: list[tuple[int, str]], **labels: str) -> None:
-        for pod in PODS:
-            self.streams.write(entries, pod=pod, **labels)
-
-    def write_out(self) -> None:
-        url = f"{self.streams.loki.url}/flush"
-        httpx.post(url, trust_env=False).raise_for_status()
-
-    def counted_by_loki(self) -> int:
-        query = f'{{namespace="{self.streams.namespace}"}} |~ "/(job|run)/"'
-        return self.streams.loki.count(query, self.span.start_ns, self.span.stop_ns)
-
-
-def held(sent: Sent) -> None:
-    sent.send(sent.entries)
-    sent.send(sent.entries)
-
-
-def in_blocks(sent: Sent) -> None:
-    sent.send(sent.entries + sent.noise)
-    sent.send(sent.entries + sent.noise)
-
-
-def in_shards(sent: Sent) -> None:
-    sent.send(sent.entries)
-    sent.send(sent.entries, __stream_shard__="0")
-    sent.send(sent.entries[::2], __stream_shard__="1")
-
-
-def of_another_country(sent: Sent) -> None:
-    sent.send(sent.entries)
-    sent.send(sent.entries, geoip_country_code="ES")
-    sent.send(sent.entries[::2], geoip_country_code="PT")
-
-
-def written_out_between(sent: Sent) -> None:
-    sent.send(sent.entries)
-    sent.write_out()
-    sent.send(sent.entries + sent.noise)
+from tests.sources.loki_streams import COUNTRIES, facts, total
+from tests.sources.sent_twice import (
+    CALLS,
+    PODS,
+    Sent,
+    held,
+    in_blocks,
+    in_shards,
+    of_another_country,
+    written_out_between,
+)
 
 
 @pytest.fixture(scope="module", params=["1h", "30m"])
@@ -120,9 +58,7 @@ async def test_what_was_sent_twice_long_ago_counts_once(
 ) -> None:
     sent = Sent(loki, days_ago=2)
     send(sent)
-    sent.write_out()
-    least = CALLS if send is in_blocks else CALLS * 5 // 2
-    wait_until(lambda: sent.counted_by_loki() >= least, "loki shows the lines", timeout_seconds=60)
+    sent.be_written_out(CALLS if send is in_blocks else CALLS * 5 // 2)
     await assert_counted_once(sent)
 
 
@@ -134,9 +70,8 @@ async def assert_counted_once(sent: Sent) -> None:
     whole = await streams.read(span.start_ns, span.stop_ns)
     assert total(whole) == CALLS
     assert len({key.country for key in facts(whole).tallies}) == 1
-    assert Counter(key.user for key in facts(whole).tallies.elements()) == {
-        f"u{n}": len(PODS) * sum(f"| u{n}" in line for _, line in sent.entries) for n in range(4)
-    }
+    by_user = Counter(key.user for key in facts(whole).tallies.elements())
+    assert by_user == sent.calls_by_user()
     parts = [facts(await streams.read(*ends)).tallies for ends in pairwise(cuts)]
     assert reduce(add, parts) == facts(whole).tallies
     assert reduce(add, await slots(sent)) == facts(whole).tallies
