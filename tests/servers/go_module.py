@@ -36,6 +36,11 @@ class GoModule(Server):
     version_variables: Mapping[str, str]
     tags: str = ""
 
+    @property
+    def installed_as(self) -> str:
+        """The same, which built with other tags is another program."""
+        return "-".join([super().installed_as, *filter(None, self.tags.split(","))])
+
     def on_path(self) -> Path | None:
         """Return the program on PATH if it has exactly this version."""
         found = shutil.which(self.name)
