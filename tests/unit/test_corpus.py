@@ -133,7 +133,7 @@ def test_countries_are_known_from_what_the_reader_has() -> None:
 
     assert known_from(geoip=False) == {CountryFrom.NOTHING}
     assert known_from() == {CountryFrom.GEOIP, CountryFrom.NOTHING}
-    assert known_from(country_labels=True, roster=True) == set(CountryFrom)
+    assert known_from(country_labels=True, roster=True) == set(CountryFrom) - {CountryFrom.CLAIM}
 
 
 def test_every_quarter_of_an_hour_has_a_line_of_each_stream() -> None:
@@ -185,7 +185,7 @@ def test_each_origin_has_every_entry(tmp_path: Path) -> None:
 
 def test_the_roster_and_the_deployed_services_hold_what_readers_need(shipped_text: str) -> None:
     rows = list(csv.DictReader(sample.roster_csv().splitlines()))
-    assert list(rows[0]) == ["id", "name", "membership", "country"]
+    assert list(rows[0]) == ["id", "name", "membership", "country", "vo", "project"]
     assert platform.PLANTED_TOKEN not in shipped_text
     kinds = [manifest["kind"] for manifest in platform.manifests()]
     assert kinds == sorted(kinds, reverse=True)
