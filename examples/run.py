@@ -25,6 +25,7 @@ SETTINGS = {
     "OSCAR_METRICS_LEDGER": str(LEDGER),
     "OSCAR_METRICS_GEOIP_DATABASE": str(HERE / "geoip.mmdb"),
     "OSCAR_METRICS_ROSTER": str(HERE / "roster.csv"),
+    "OSCAR_METRICS_ROSTER_RULES": str(HERE / "rules.toml"),
     "OSCAR_METRICS_KUBERNETES": "off",
     "PROMETHEUS_URL": "off",
     "INGRESS_HOST": "example.org",
@@ -123,6 +124,7 @@ missing. Try:
   {curl} '{url}/system/metrics/value?{span}&service_id=cowsay&metric=requests-sync-per-service'
   {curl} '{url}/system/metrics/summary?{span}&interval=week&tz=Europe/Madrid'
 
+Rows are also by user, country, vo or project (group_by), and JSON without format=csv.
 {url}/schema describes everything else. Ctrl-C stops the server.
 """
 

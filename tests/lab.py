@@ -132,6 +132,7 @@ def _serve(
         "OSCAR_METRICS_KUBERNETES": str(cluster.kubeconfig(cluster.admin_token)),
         "OSCAR_METRICS_GEOIP_DATABASE": str(EXAMPLES / "geoip.mmdb"),
         "OSCAR_METRICS_ROSTER": str(EXAMPLES / "roster.csv"),
+        "OSCAR_METRICS_ROSTER_RULES": str(EXAMPLES / "rules.toml"),
         "INGRESS_HOST": platform.BASE_HOST,
         "OSCAR_METRICS_LEDGER": str(ledger),
         "OIDC_ENABLE": "true",

@@ -156,16 +156,16 @@ def country_of_address(ip: str) -> str:
     return _COUNTRY_BY_START.get(_block_start(ip), "")
 
 
-def roster_rows() -> list[tuple[str, str, str, str]]:
-    """The roster's rows: id, name, membership, country."""
+def roster_rows() -> list[tuple[str, str, str, str, str, str]]:
+    """The roster's rows: id, name, membership, country, VO, project."""
     return [
-        (_JANE, "Jane Doe", "member", "ES"),
-        (_GMOLTO, "G. Moltó", "member", "ES"),
-        (_VISION, "Vision Lab", "external", "DE"),
-        ("María-José Ñúñez@example.org", "María-José", "member", "PT"),
-        ('"quoted", comma; semicolon', "", "external", "NL"),
-        ("o'hara@example.org", "O'Hara", "member", ""),
-        ("minio", "", "", ""),
+        (_JANE, "Jane Doe", "member", "ES", "", "imaging"),
+        (_GMOLTO, "G. Moltó", "member", "ES", "vo.example.eu", ""),
+        (_VISION, "Vision Lab", "external", "DE", "vo.other.eu", "imaging"),
+        ("María-José Ñúñez@example.org", "María-José", "member", "PT", "vo.example.eu", "climate"),
+        ('"quoted", comma; semicolon', "", "external", "NL", "", ""),
+        ("o'hara@example.org", "O'Hara", "member", "", "", ""),
+        ("minio", "", "", "", "", ""),
     ]
 
 

@@ -52,7 +52,7 @@ def roster_csv() -> str:
     """The roster as a CSV file."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("id", "name", "membership", "country"))
+    writer.writerow(("id", "name", "membership", "country", "vo", "project"))
     writer.writerows(platform.roster_rows())
     return text.getvalue()
 

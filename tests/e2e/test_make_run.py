@@ -106,6 +106,17 @@ def test_the_printed_lines_answer_with_the_samples_numbers(printed: str) -> None
     assert sum(counts.values()) == true("executions")
 
 
+@pytest.mark.parametrize("group_by", ["vo", "project"])
+def test_the_sample_has_rows_per_vo_and_project(group_by: str, printed: str) -> None:
+    breakdown = re.findall(r"^  (curl .+)$", printed, re.MULTILINE)[1]
+    answer = curl(breakdown.replace("group_by=service", f"group_by={group_by}"))
+    rows = {row["key"]: int(row["executions_count"]) for row in csv.DictReader(answer.splitlines())}
+    everyone = json.loads(curl(re.findall(r"^  (curl .+)$", printed, re.MULTILINE)[0]))
+    assert sum(rows.values()) == everyone["totals"]["requests_count_total"]
+    assert len(rows) > 2
+    assert "" in rows
+
+
 def test_the_answer_says_what_is_missing(printed: str) -> None:
     summary = re.findall(r"^  (curl .+)$", printed, re.MULTILINE)[0]
     sources = {source["name"]: source for source in json.loads(curl(summary))["sources"]}
