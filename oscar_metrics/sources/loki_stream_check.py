@@ -167,7 +167,9 @@ class StreamCheck:
         found = await self._lines(self._query, Span(slot * SLOT_NS, (slot + 1) * SLOT_NS))
         twice = loki_samples.doubles(found)
         if twice.lines:
-            labels = ", ".join(name for name in twice.labels if name.isascii())
+            labels = ", ".join(
+                name for name in twice.labels if name.isascii() and name.isidentifier()
+            )
             says = (
                 f"{twice.lines} of the {twice.looked_at} lines of"
                 f" {format_instant(slot * SLOT_NS)} and after are there a second time, in streams"

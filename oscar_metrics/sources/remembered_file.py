@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -65,12 +66,13 @@ def read(path: Path, *, people_max: int) -> tuple[Header, list[Remembered]] | No
             top = _header.decode(file.readline())
             if top.version != _VERSION:
                 raise BrokenFileError
-            people = [_line.decode(line) for line in file]
+            # However many there are, no more than those that are wanted are held.
+            people = deque(map(_line.decode, file), people_max)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise BrokenFileError from exc
-    return top, people[-people_max:]
+    return top, [*people]
 
 
 def write(path: Path, top: Header, people: Iterable[Remembered]) -> None:

@@ -28,6 +28,8 @@ from oscar_metrics.privacy import NOT_PEOPLE
 # So that they can be tried on 200,000 users in seconds.
 _MOST_RULES = 200
 _MOST_CHARACTERS = 200
+# A key of thousands of names with dots between them would take all memory there is.
+_MOST_IN_A_LINE = 1000
 # Ids that no origin names, of which what rules say is remembered.
 _IDS_KEPT = 65_536
 _TOP = "rule"
@@ -59,9 +61,14 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 def parse_rules(content: bytes) -> tuple[Rule, ...]:
     """The rules of a file, in their order; raises RulesError."""
     try:
-        tree = tomllib.loads(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise RulesError("not UTF-8") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > _MOST_IN_A_LINE:
+            raise RulesError(f"line {number}: expected at most {_MOST_IN_A_LINE:,} characters")
+    try:
+        tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise RulesError(f"not TOML: {exc}") from None
     except RecursionError:

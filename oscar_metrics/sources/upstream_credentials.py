@@ -7,7 +7,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus
 
 import msgspec
 
@@ -96,7 +96,9 @@ def secrets_in(headers: Mapping[str, str]) -> frozenset[str]:
             found.add(rest[-1] if rest else scheme)
             if scheme == "Basic" and rest:
                 pair = base64.b64decode(rest[-1]).decode("utf-8", "replace")
-                found.add(pair.partition(":")[2])
+                password = pair.partition(":")[2]
+                # OAuth has them encoded as in a form (RFC 6749, section 2.3.1).
+                found |= {password, unquote_plus(password)}
     return frozenset(secret for secret in found if len(secret) >= _LEAST_CHARACTERS)
 
 

@@ -78,6 +78,9 @@ def test_a_file_is_read_in_its_order() -> None:
         ),
         ('[[rule]]\ngroup="a\\u0007"\nvo="b"', "rule 1: group: expected at most 200 printable"),
         ("[[rule]]\nid='a'\nvo='b'\n" * 201, "201 rules: expected 200 at most"),
+        # Python reads no number of so many digits, and such a key takes gigabytes.
+        ("[[rule]]\nid = " + "1" * 5000, "line 2: expected at most 1,000 characters"),
+        (".".join("a" * 100_000) + " = 1", "line 1: expected at most 1,000 characters"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_what_was_expected(

@@ -175,7 +175,18 @@ async def test_forgetting_is_at_once_and_for_good(tmp_path: Path) -> None:
 BROKEN = [b"", b"{}\n", b"not at all\n", b'{"version":2,"salt":"s"}\n', b"\xff\x00" * 100]
 
 
-@pytest.mark.parametrize("content", [*BROKEN, b'{"version":1,"salt":"s"}\n{"id":"ada"'])
+BROKEN += [b'{"version":1,"salt":"\xff"}\n', b'{"version":1,"salt":' + b"[" * 100_000 + b"\n"]
+BROKEN_PEOPLE = [
+    b'{"version":1,"salt":"s"}\n' + person
+    for person in (
+        b'{"id":"ada"',
+        b'{"id":"\xff","day":1}\n',
+        b'{"id":"ada","day":1,"more":' + b"[" * 100_000 + b"}\n",
+    )
+]
+
+
+@pytest.mark.parametrize("content", [*BROKEN, *BROKEN_PEOPLE])
 async def test_a_broken_file_is_set_aside_and_said(tmp_path: Path, content: bytes) -> None:
     file, aside = tmp_path / "claims", tmp_path / "claims.broken"
     file.write_bytes(content)

@@ -241,3 +241,8 @@ def test_headers_hold_secrets_and_short_words_are_none() -> None:
             "Other": "dev",
         }
     ) == {basic("u", "password").removeprefix("Basic "), "password", "tenant-1"}
+
+
+def test_a_secret_that_is_sent_as_in_a_form_is_one_as_it_is_too() -> None:
+    sent = secrets_in({"Authorization": basic("u", "p%40ss+w%C3%B6rd")})
+    assert {"p%40ss+w%C3%B6rd", "p@ss wörd"} < sent
