@@ -12,11 +12,14 @@ import msgspec
 from msgspec import UNSET
 
 from oscar_metrics import wire
+from oscar_metrics.errors import REASON_TEXT
 from oscar_metrics.handlers.csv import completeness_header, csv_pieces, file_name
 from oscar_metrics.handlers.pieces import json_pieces, rows_of
 from oscar_metrics.outcome import FAILING, GapReason
 from oscar_metrics.resilience.report_cache import CacheSettings, Made
 from oscar_metrics.scope import Viewer
+from oscar_metrics.sources.keycloak_api import ORIGIN as KEYCLOAK
+from oscar_metrics.sources.keycloak_people import STILL_READING
 from oscar_metrics.timerange import (
     HOUR_NS,
     SECOND_NS,
@@ -35,7 +38,11 @@ Notes = dict[str, Any]
 _SETTLED_NS = HOUR_NS
 # They rest on files beside us, which do not come and go, but for users who come from elsewhere.
 _FROM_FILES = frozenset({SourceName.COUNTRIES, SourceName.ROSTER})
-_ELSEWHERE = frozenset({"keycloak"})
+_ELSEWHERE = frozenset({KEYCLOAK})
+# What the roster says while some users cannot be read, others may be there, and no time is missing.
+_USERS_TO_COME = frozenset(
+    {STILL_READING, *(f"{KEYCLOAK} {text}" for text in REASON_TEXT.values())}
+)
 # Those that speak for stretches of time.
 _IN_TIME = frozenset({SourceName.USAGE, SourceName.REQUEST_LOGS, SourceName.EXPOSED_REQUEST_LOGS})
 # As completeness.sentence puts them.
@@ -107,7 +114,8 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     def fresh_seconds(self, settings: CacheSettings, made_ns: int) -> int:
         """How long it is fresh, while what it rests on does not change."""
         settled = self.span.stop_ns <= made_ns - _SETTLED_NS
-        if not settled or any(map(_may_recover, self.sources)):
+        to_come = any(_may_recover(source) or _lacks_users(source) for source in self.sources)
+        if not settled or to_come:
             return settings.open_seconds
         if not self.sees_everything:
             return min(settings.closed_seconds, settings.user_seconds)
@@ -233,6 +241,13 @@ def _may_recover(source: SourceStatus) -> bool:
     if source.status is SourceState.MISSING:
         return bool(source.origin)
     return any(gap.reason in FAILING for gap in source.gaps)
+
+
+def _lacks_users(source: SourceStatus) -> bool:
+    """Whether users are missing, or those of before, that may be there a moment later."""
+    if source.name is not SourceName.ROSTER or source.notes is UNSET:
+        return False
+    return not _USERS_TO_COME.isdisjoint(source.notes.split(_BETWEEN_NOTES))
 
 
 def _fails_more(before: SourceStatus, after: SourceStatus) -> bool:

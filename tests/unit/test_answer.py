@@ -20,6 +20,7 @@ from oscar_metrics.handlers.answer import (
 from oscar_metrics.outcome import GapReason
 from oscar_metrics.resilience.report_cache import CacheSettings, Made
 from oscar_metrics.scope import Viewer
+from oscar_metrics.sources.keycloak_people import STILL_READING
 from oscar_metrics.timerange import HOUR_NS, SECOND_NS, Span, parse_instant
 from oscar_metrics.wire import Metric, SourceName, SourceState, SourceStatus, WireGap
 
@@ -41,6 +42,10 @@ def source(
     gaps = () if reason is None else (WireGap(start="x", end="y", reason=reason),)
     given = {"affects": ("value",) if gaps or status is MISSING else (), "gaps": gaps, **fields}
     return SourceStatus(name=name, status=status, origin=origin, coverage=coverage, **given)
+
+
+def roster(notes: str) -> SourceStatus:
+    return source(PARTIAL, name=SourceName.ROSTER, origin="rules", notes=notes)
 
 
 def reported(said: SourceStatus, span: Span = OVER, *, sees_everything: bool = True) -> Reported:
@@ -121,6 +126,11 @@ def test_which_sources_have_got_worse(
         (source(MISSING, origin=""), OVER, True, 600),
         (source(MISSING, name=SourceName.ROSTER, origin="roster"), OVER, True, 600),
         (source(MISSING, name=SourceName.ROSTER, origin="keycloak"), OVER, True, 5),
+        # Others know some users, but not those that are to come from elsewhere.
+        (roster("2 of 9 users are not people (nil, oscar); " + STILL_READING), OVER, True, 5),
+        (roster("keycloak could not be reached"), OVER, True, 5),
+        (roster("keycloak has more than 9 users, and the others are left out"), OVER, True, 600),
+        (source(PARTIAL, notes="keycloak could not be reached"), OVER, True, 600),
         (source(PARTIAL, coverage=0.5, reason=FAILED), OVER, True, 5),
         (source(PARTIAL, coverage=0.5, reason=SILENT), OVER, True, 600),
         (source(PARTIAL, notes="some lines were not understood"), OVER, True, 600),
