@@ -24,6 +24,8 @@ from oscar_metrics.tasks import task_group
 T = TypeVar("T", User, Group, Member)
 
 _PAGE_GROUPS = 100
+# Asked for in vain, beside those that lists which change meanwhile take, before one gives up.
+_SPARE_PAGES = 20
 
 
 class Memberships(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,21 +146,19 @@ async def each_page(
     come or gone, and those that moved are looked for further back.
     """
     seen: set[str] = set()
-    first = steps_back = idle = 0
+    first = fruitful = idle = 0
     while True:
         page = await ask(first, length)
-        if first and (not page or page[0].id not in seen):
-            first = max(0, first - length)
-            steps_back += 1
-            continue
-        new = [item for item in page if item.id not in seen]
+        steps_back = bool(first) and (not page or page[0].id not in seen)
+        new = [] if steps_back else [item for item in page if item.id not in seen]
         seen.update(item.id for item in new)
         if new and not take(new):
             return
-        if len(page) < length:
+        if not steps_back and len(page) < length:
             return
+        fruitful += bool(new)
         idle = 0 if new else idle + 1
-        # Every step back may bring a page of those that are known.
-        if idle > steps_back + 1:
-            raise UpstreamError(ORIGIN, Reason.BAD_ANSWER, "its pages are all the same")
-        first += len(page) - 1
+        # All the way back and forth again, where all but the last pages went meanwhile.
+        if idle > 2 * fruitful + _SPARE_PAGES:
+            raise UpstreamError(ORIGIN, Reason.BAD_ANSWER, "its pages are no pages of one list")
+        first = max(0, first - length) if steps_back else first + len(page) - 1

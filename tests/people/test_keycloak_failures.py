@@ -201,12 +201,22 @@ def test_who_stays_is_read_once_however_a_list_changes(
     assert {f"{item:03}" for item in items - gone} <= set(taken)
 
 
-async def test_a_server_that_heeds_no_page_is_not_asked_for_ever() -> None:
-    async def same(_first: int, length: int) -> list[Member]:
-        return [Member(id=str(number)) for number in range(length)]
+@pytest.mark.parametrize("later", ["the same", "nothing", "others"])
+async def test_a_server_that_heeds_no_page_is_not_asked_for_ever(later: str) -> None:
+    asked = 0
+
+    async def page(first: int, length: int) -> list[Member]:
+        nonlocal asked
+        asked += 1
+        if asked > 1000:
+            raise UpstreamError("keycloak", Reason.DEADLINE)
+        if first and later == "nothing":
+            return []
+        start = 1_000_000 * asked if first and later == "others" else 0
+        return [Member(id=str(start + number)) for number in range(length)]
 
     with pytest.raises(UpstreamError) as caught:
-        await each_page(same, 10, lambda _: True)
+        await each_page(page, 10, lambda _: True)
     assert caught.value.reason is Reason.BAD_ANSWER
 
 
