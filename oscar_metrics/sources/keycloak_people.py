@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -29,6 +30,8 @@ _SOURCE = "user-roster"
 # After one that failed, users are tried to be read again so much later, or after
 # `refresh_seconds` where that is less.
 _AFTER_FAILURE_SECONDS = 30.0
+# Reports wait for the first reading for so large a part of what it may take: 15 s of 300.
+_PARTS_AWAITED = 20
 # Longer texts are cut: a user may write their own name.
 _MOST_CHARACTERS = 255
 
@@ -59,6 +62,8 @@ class KeycloakPeople:
         self._reading = asyncio.Lock()
         self._tried = asyncio.Event()
         self._runs = False
+        # Until when after the start reports wait for the first reading.
+        self._awaited_until = math.inf
         self._last: _Read | None = None
         # Why it is not newer; None where reading it went well.
         self._failed: UpstreamError | None = None
@@ -67,6 +72,7 @@ class KeycloakPeople:
     async def run(self) -> None:
         """Read the users again and again, until cancelled; nobody else then does."""
         self._runs = True
+        self._awaited_until = _loop_time() + self._settings.deadline_seconds / _PARTS_AWAITED
         try:
             while True:
                 try:
@@ -83,14 +89,15 @@ class KeycloakPeople:
         """The users by the id they have in the request log.
 
         Who asks waits for them only where there are none, or where nobody reads them in the
-        background; and for half of the time that their report has.
+        background; and for half of the time that their report has, soon after the start only:
+        while Keycloak hangs, not every report is to take so long.
         """
         one = asker()
-        by = None
+        by = self._awaited_until
         if one is not None and one.deadline is not None:
-            by = (one.deadline + _loop_time()) / 2
+            by = min(by, (one.deadline + _loop_time()) / 2)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(by):
+            async with asyncio.timeout_at(None if by == math.inf else by):
                 if self._runs:
                     await self._tried.wait()
                 elif _loop_time() >= self._next_at:
@@ -118,8 +125,8 @@ class KeycloakPeople:
             says = "keycloak names no users"
             change = f"{_CHANGES[Reason.FORBIDDEN]}, and see that {PREFIX}_REALM is right"
             return [*found, _finding(Level.WARNING, says, change)]
-        says = f"keycloak: {len(last.people):,} users, {last.groups:,} groups"
-        return [*found, _finding(Level.OK, says)]
+        groups = f", {last.groups:,} groups" if self._settings.groups else "; groups are not read"
+        return [*found, _finding(Level.OK, f"keycloak: {len(last.people):,} users{groups}")]
 
     async def aclose(self) -> None:
         """Close the connections."""
