@@ -192,7 +192,9 @@ def never_scraped(namespace: str, window_ms: int) -> str:
     """How many pods ended in a window of which no container was ever scraped."""
     ended = f"last_over_time({_over(POD_COMPLETED, namespace, window_ms)})"
     inside = f"{ended} > time() - {window_ms / 1000:.3f} <= time()"
-    seen = f"last_over_time({_over(CPU, namespace, window_ms + REACH_MS)})"
+    # A pod's own group is there while its image is fetched, and says nothing of its containers.
+    containers = _over(CPU, f"{namespace},{CONTAINERS}", window_ms + REACH_MS)
+    seen = f"last_over_time({containers})"
     return f"count(group by (namespace,pod) ({inside}) unless on (namespace,pod) {seen})"
 
 

@@ -240,6 +240,11 @@ async def test_pods_that_ended_between_two_scrapes_are_counted_in_a_note(scene: 
         end = scene.start + ended
         listed = [(round((end + n * 60) * 1000), end - 1) for n in range(60)]
         scene.server.remote_write([({"__name__": "kube_pod_completion_time", **labels}, listed)])
+    # While its image was fetched there was the pod, and no container yet.
+    own = {"__name__": "container_cpu_usage_seconds_total", "id": "/kubepods/pod1"}
+    fetching = [(round((scene.start + 2.4 * HOUR + n * 30) * 1000), 0.1) for n in range(10)]
+    labels = {**own, "namespace": scene.namespace, "pod": unseen}
+    scene.server.remote_write([(labels, fetching)])
 
     outcome = only(await scene.read(0, 4 * HOUR))
 
