@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from oscar_metrics.errors import Reason, UpstreamError
@@ -18,6 +19,8 @@ _DAY_MS = 86_400_000
 _CLOCK_SECONDS = 5
 _SHORT_RETENTION_DAYS = 31
 _LONG_INTERVAL_SECONDS = 60
+# It asks some twenty questions, each of which may be tried again.
+_MOST_SECONDS = 120.0
 _TARGETS = "look at Prometheus' target page"
 _FIXES = {
     Reason.UNAUTHORIZED: "set OSCAR_METRICS_PROMETHEUS_TOKEN",
@@ -30,8 +33,16 @@ _CHECK_URL = "check PROMETHEUS_URL, with the path in front of /api/v1 where ther
 class PrometheusCheck:
     """Asks what a report will need, about the last day, and says what to change."""
 
-    def __init__(self, settings: PrometheusSettings, api: PrometheusApi, now_ns: int) -> None:
+    def __init__(
+        self,
+        settings: PrometheusSettings,
+        api: PrometheusApi,
+        now_ns: int,
+        *,
+        seconds: float = _MOST_SECONDS,
+    ) -> None:
         self._settings = settings
+        self._seconds = seconds
         self._api = api
         now_ms = now_ns // MILLISECOND_NS
         self._day = Window(now_ms - _DAY_MS, now_ms)
@@ -41,26 +52,33 @@ class PrometheusCheck:
     async def findings(self) -> list[Finding]:
         """Everything that was looked at; ends early where Prometheus does not answer."""
         try:
-            await self._api.vector("vector(1)", self._day.stop_ms, set())
-            await self._server()
-            await self._templates()
-            if not await self._has(promql.CPU):
-                self._problem(
-                    f"no {promql.CPU} in the last day: nothing measures CPU time",
-                    "let Prometheus scrape the kubelets' /metrics/cadvisor",
-                )
-            else:
-                self._scrapes(
-                    await scrapes_of(
-                        self._api, promql.CPU, self._day, set(), now_ms=self._day.stop_ms
-                    )
-                )
-                await self._series()
-            self._found += await PodsCheck(self._api, self._namespace, self._day).findings()
-            await self._gpus()
+            async with asyncio.timeout(self._seconds):
+                await self._look()
         except UpstreamError as exc:
             self._problem(str(exc), _FIXES.get(exc.reason, _CHECK_URL))
+        except TimeoutError:
+            self._warn(
+                f"not everything could be looked at in {self._seconds:g} s",
+                "try again when Prometheus is less busy",
+            )
         return self._found
+
+    async def _look(self) -> None:
+        await self._api.vector("vector(1)", self._day.stop_ms, set())
+        await self._server()
+        await self._templates()
+        if not await self._has(promql.CPU):
+            self._problem(
+                f"no {promql.CPU} in the last day: nothing measures CPU time",
+                "let Prometheus scrape the kubelets' /metrics/cadvisor",
+            )
+        else:
+            self._scrapes(
+                await scrapes_of(self._api, promql.CPU, self._day, set(), now_ms=self._day.stop_ms)
+            )
+            await self._series()
+        self._found += await PodsCheck(self._api, self._namespace, self._day).findings()
+        await self._gpus()
 
     async def _server(self) -> None:
         try:

@@ -11,10 +11,13 @@ import pytest
 from oscar_metrics.facts import ServiceKey
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.sources.prometheus_answers import Sample
+from oscar_metrics.sources.prometheus_api import PrometheusApi, PrometheusSettings
+from oscar_metrics.sources.prometheus_check import PrometheusCheck
 from oscar_metrics.sources.prometheus_pods_check import named, unscraped
+from oscar_metrics.telemetry import Telemetry
 from tests.servers.build import require
 from tests.servers.prometheus import Prometheus
-from tests.sources.interposed import Reply, Request, interposed
+from tests.sources.interposed import HANG, Reply, Request, interposed
 from tests.sources.usage_scene import HOUR, Scene
 
 SECRET = "jane.doe@egi.eu"
@@ -183,3 +186,17 @@ async def test_a_question_that_is_too_much_is_said_and_stops_nothing(scene: Scen
         found = await check(scene, url)
     assert about(found, "pods could not be looked at: Prometheus refused because")
     assert "jane" not in " ".join(one.says for one in found)
+
+
+async def test_one_that_is_slow_does_not_keep_check_for_ever(scene: Scene) -> None:
+    def hang(request: Request) -> Reply | None:
+        return HANG if "container_cpu" in request.parameters.get("query", "") else None
+
+    async with interposed(scene.server.url, hang) as url:
+        api = PrometheusApi(PrometheusSettings(url=url), Telemetry())
+        found = await PrometheusCheck(
+            PrometheusSettings(url=url), api, time.time_ns(), seconds=1
+        ).findings()
+        await api.aclose()
+    assert about(found, "answers queries")
+    assert found[-1].says == "not everything could be looked at in 1 s"
