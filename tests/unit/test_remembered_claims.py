@@ -233,6 +233,28 @@ async def test_what_cannot_be_written_is_remembered_all_the_same(tmp_path: Path)
     assert await said(opened(tmp_path / "people" / "claims")) == {"ada": SAID}
 
 
+async def test_what_is_said_is_of_those_who_are_remembered(tmp_path: Path) -> None:
+    clock = Clock()
+    async with running(opened(tmp_path / "claims", clock, people=2, days=3)) as claims:
+        for user in ("ada", "bob", "ada", "eve"):
+            claims.remember(person(user))
+        await until_said(claims, "eve")
+        claims.remember(person("ada", country="PT"))
+        claims.remember(person("joe"))
+        clock.day += 2
+        claims.remember(person("joe"))
+        await until_said(claims, "joe")
+        # What is new of them is new in what is said.
+        assert await said(claims) == {"ada": person("ada", country="PT"), "joe": person("joe")}
+        assert await claims.forget("ada")
+        assert await said(claims) == {"joe": person("joe")}
+        clock.day += 2
+        claims.remember(person("ada"))
+        claims.remember(person("bob"))
+        await until_said(claims, "bob")
+        assert await said(claims) == {"bob": person("bob"), "joe": person("joe")}
+
+
 async def test_check_counts_people(tmp_path: Path) -> None:
     async with running(opened(tmp_path / "claims")) as claims:
         claims.remember(ADA)
