@@ -181,8 +181,8 @@ class LokiLogs:
             if not survey.silent:
                 return Unavailable(origin=ORIGIN, notes=survey.why_not, gaps=gaps)
             async with asyncio.timeout_at(deadline):
-                notes = await why_nothing(self._api, query, now_ns)
-            return Unavailable(origin=ORIGIN, notes=notes, gaps=gaps)
+                why = await why_nothing(self._api, query, now_ns)
+            return Unavailable(origin=ORIGIN, notes=why.notes, gaps=gaps)
         except UpstreamError as exc:
             return Unavailable(origin=ORIGIN, notes=tuple(failures([exc.reason])))
         except TimeoutError:

@@ -256,6 +256,10 @@ class LokiApi:
         )
         return answer.streams
 
+    async def label_names(self, span: Span) -> list[str]:
+        """The names of all labels in a span; none where no stream has a line in it."""
+        return (await self.upstream.get_json("/loki/api/v1/labels", _between(span), _NAMES)).data
+
     async def label_values(self, name: str, span: Span) -> list[str]:
         """The values of a label in a span."""
         path = f"/loki/api/v1/label/{name}/values"

@@ -6,6 +6,8 @@ import asyncio
 import re
 from collections.abc import Mapping
 
+import msgspec
+
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import LogStream
 from oscar_metrics.findings import Finding, Level
@@ -40,7 +42,14 @@ _QUERY_SETTINGS = {
 }
 
 
-async def why_nothing(api: LokiApi, query: LogQuery, now_ns: int) -> tuple[str, ...]:
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a query's streams are silent; `change` is blank where its labels are to be looked at."""
+
+    notes: tuple[str, ...]
+    change: str = ""
+
+
+async def why_nothing(api: LokiApi, query: LogQuery, now_ns: int) -> Silence:
     """Why a query's streams are silent: nobody writes them now, or they never existed.
 
     An empty answer is no evidence of zero, so the labels are compared with those that exist.
@@ -48,8 +57,15 @@ async def why_nothing(api: LokiApi, query: LogQuery, now_ns: int) -> tuple[str, 
     """
     month = Span(now_ns - min(_MONTH_NS, api.known.query_length_ns or _MONTH_NS), now_ns)
     if await api.streams(query, month):
-        return (f"no line of any kind in the range from the streams {query.selector}",)
+        note = f"no line of any kind in the range from the streams {query.selector}"
+        return Silence(notes=(note,), change=f"look at the log collector{DOCS}")
     days = month.length_ns / DAY_NS
+    if not await api.label_names(month):
+        return Silence(
+            notes=(f"Loki has no streams at all of the last {days:.0f} days",),
+            change="have a log collector deliver to it (docs/pipeline.md), or ask where one does:"
+            " LOKI_URL, OSCAR_METRICS_LOKI_TENANT",
+        )
     notes = [f"Loki has no streams {query.selector} of the last {days:.0f} days"]
     for matcher in query.matchers:
         values = await api.label_values(matcher.name, month)
@@ -60,7 +76,7 @@ async def why_nothing(api: LokiApi, query: LogQuery, now_ns: int) -> tuple[str, 
             likely.sort(key=lambda value: (not _LIKELY.search(value), value))
             named = ", ".join(likely[:_NAMED_VALUES]) or "other values"
             notes.append(f"{matcher.name} is not {matcher.value} anywhere, but {named}")
-    return tuple(notes)
+    return Silence(notes=tuple(notes))
 
 
 class LokiCheck:
@@ -106,8 +122,9 @@ class LokiCheck:
         if not streams:
             self._silent = True
             level = Level.PROBLEM if stream is LogStream.EXECUTIONS else Level.WARNING
-            says = "; ".join(await why_nothing(self._api, query, now_ns))
-            return [_finding(level, f"{stream}: {says}", f"set {_QUERY_SETTINGS[stream]}")]
+            why = await why_nothing(self._api, query, now_ns)
+            change = why.change or f"set {_QUERY_SETTINGS[stream]}"
+            return [_finding(level, f"{stream}: {'; '.join(why.notes)}", change)]
         found = [_finding(Level.OK, f"{stream}: {len(streams)} streams {query.selector}")]
         about = StreamCheck(
             self._api,

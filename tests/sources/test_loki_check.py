@@ -97,6 +97,26 @@ async def test_what_is_there_and_what_is_not_is_named(loki: Loki) -> None:
     assert says(found, Level.WARNING, "1 of 1 streams have no label pod", "delivery.alloy")
 
 
+async def test_a_loki_that_nothing_is_delivered_to_is_told_from_other_labels(
+    tmp_path: Path,
+) -> None:
+    require("loki")
+    with Loki.start(tmp_path) as server:
+        streams = Streams(server)
+        found = await streams.check()
+        nothing = "request-logs: Loki has no streams at all of the last 30 days"
+        assert says(found, Level.PROBLEM, nothing, "have a log collector deliver to it")
+
+
+async def test_a_collector_that_stopped_days_ago_is_no_other_label(loki: Loki) -> None:
+    streams = Streams(loki)
+    stopped_ns = streams.slot_ns // DAY_NS * DAY_NS - 2 * DAY_NS
+    streams.write([(stopped_ns, call())], pod="p")
+    streams.flush(stopped_ns, stopped_ns + SECOND_NS, 1)
+    found = await streams.check()
+    assert says(found, Level.PROBLEM, "no line of any kind in the range", "log collector")
+
+
 async def test_a_log_collector_that_stopped_is_named(loki: Loki) -> None:
     streams = Streams(loki)
     streams.write([(streams.slot_ns, "probe")])
