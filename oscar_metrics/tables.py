@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
-from rich.markup import escape
+from rich import markup
 from rich.table import Table
 
 from oscar_metrics import wire
@@ -27,6 +28,7 @@ _COLOURS = {
 
 
 _LISTED = 12
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def as_table(report: Report) -> Iterator[Table]:
@@ -84,13 +86,13 @@ def findings_table(findings: Iterable[Finding]) -> Table:
         table.add_column(column, overflow="fold")
     for finding in findings:
         level = f"[{_COLOURS[finding.level]}]{finding.level}[/]"
-        table.add_row(level, *map(escape, (finding.source, finding.says, finding.change)))
+        table.add_row(level, *map(_plain, (finding.source, finding.says, finding.change)))
     return table
 
 
 def _pairs(title: str, values: dict[str, object]) -> Table:
     table = Table(
-        title=escape(title),
+        title=_plain(title),
         title_justify="left",
         min_width=len(title),  # a title is broken where its table is narrower
         box=None,
@@ -99,7 +101,7 @@ def _pairs(title: str, values: dict[str, object]) -> Table:
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in values.items():
-        table.add_row(escape(name), escape(_short(value)))
+        table.add_row(_plain(name), _plain(_short(value)))
     return table
 
 
@@ -123,19 +125,19 @@ def _item_rows(report: wire.Breakdown) -> Iterator[dict[str, object]]:
 
 
 def _rows(title: str, rows: list[dict[str, object]]) -> Table:
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=_plain(title), title_justify="left", box=None, pad_edge=False)
     shown = [name for name in (rows[0] if rows else ()) if rows[0][name] is not UNSET]
     for name in shown:
         numeric = all(isinstance(row[name], int | float | None) for row in rows)
         table.add_column(
             # Broken between words, where it must be, and a period's name not at all.
-            escape(name.replace("_", " ")),
+            _plain(name.replace("_", " ")),
             justify="right" if numeric else "left",
             overflow="fold",
             no_wrap=name == "period",
         )
     for row in rows:
-        table.add_row(*(escape(_short(row[name])) for name in shown))
+        table.add_row(*(_plain(_short(row[name])) for name in shown))
     if not rows:
         table.add_column("no rows")
     return table
@@ -151,10 +153,15 @@ def _sources(sources: Iterable[wire.SourceStatus]) -> Table:
             f"[{_COLOURS[source.status]}]{source.status}[/]",
             f"{source.coverage:.2%}",
             "" if source.ledger is UNSET else f"{source.ledger.coverage:.2%}",
-            escape(source.origin),
-            escape("" if source.notes is UNSET else source.notes),
+            _plain(source.origin),
+            _plain("" if source.notes is UNSET else source.notes),
         )
     return table
+
+
+def _plain(text: str) -> str:
+    """A text as it is, whatever users wrote into their names: a terminal is not to obey it."""
+    return markup.escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def _short(value: object) -> str:

@@ -177,3 +177,14 @@ def test_findings_are_shown_with_what_to_change() -> None:
     file = console.file
     assert isinstance(file, io.StringIO)
     assert file.getvalue().split()[-6:] == ["problem", "loki", "[x]", "gone", "start", "it"]
+
+
+def test_a_terminal_obeys_nobody_who_is_named() -> None:
+    named = "\x1b]0;title\x07\x9b31mred\r\n"
+    found = Finding(source="loki", level=Level.OK, says=named)
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    console.print(findings_table([found]))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "]0;title" in shown
+    assert not {"\x1b", "\x07", "\x9b", "\r"} & set(shown)
