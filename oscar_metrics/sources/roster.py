@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,9 @@ _SOURCE = "user-roster"
 _HEADER = "id,name,membership,country,vo,project,email,groups"
 _COLUMNS = frozenset(_HEADER.split(","))
 _NAMED_LINES = 10
+# No user's id is longer, nor the name of a VO that is to be in a table.
+_MOST_CHARACTERS = 255
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 class RosterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,16 +156,14 @@ def _user(header: list[str], line: str) -> Person | str:
     row = _row(line)
     if row is None:
         return "a quote is not closed, or stands inside a value"
-    if "\ufffd" in line:
-        return "not UTF-8"
+    if wrong := _wrong_text(line):
+        return wrong
     if len(row) != len(header):
         return f"{len(row)} values instead of {len(header)}"
     values = {name: value.strip() for name, value in zip(header, row, strict=True)}
-    if not values["id"]:
-        return "no id"
+    if wrong := _wrong_value(values):
+        return wrong
     membership = values.get("membership", "").lower()
-    if membership and membership not in list(Membership):
-        return f"membership is none of {', '.join(Membership)}"
     groups = (group.strip() for group in values.get("groups", "").split("|"))
     return Person(
         id=values["id"],
@@ -173,6 +175,23 @@ def _user(header: list[str], line: str) -> Person | str:
         vo=values.get("vo", ""),
         project=values.get("project", ""),
     )
+
+
+def _wrong_text(line: str) -> str:
+    if "\ufffd" in line:
+        return "not UTF-8"
+    return "a character that is none of a text" if _CONTROL.search(line) else ""
+
+
+def _wrong_value(values: dict[str, str]) -> str:
+    if not values["id"]:
+        return "no id"
+    membership = values.get("membership", "").lower()
+    if membership and membership not in list(Membership):
+        return f"membership is none of {', '.join(Membership)}"
+    if any(len(value) > _MOST_CHARACTERS for name, value in values.items() if name != "groups"):
+        return f"a value of more than {_MOST_CHARACTERS} characters"
+    return ""
 
 
 def _row(line: str) -> list[str] | None:

@@ -57,6 +57,8 @@ def test_every_column_is_read() -> None:
         (b'x,"y,member,ES', "a quote is not closed"),
         (b"x,\xff,member,ES", "not UTF-8"),
         (b"ada,again,member,ES", "its id came before"),
+        (b"x,\x1b[31my,member,ES", "a character that is none of a text"),
+        (b"x," + b"y" * 256 + b",member,ES", "a value of more than 255 characters"),
     ],
 )
 def test_a_bad_line_is_named_and_the_rest_used(line: bytes, says: str) -> None:
