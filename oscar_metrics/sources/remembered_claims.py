@@ -199,20 +199,32 @@ class RememberedClaims:
         self._told += 1
         people, top = [*self._people.values()], remembered_file.header(self._salt, self._forgotten)
         try:
-            await asyncio.to_thread(self._write_file, self._told, top, people)
+            elsewhere = await asyncio.to_thread(self._write_file, self._told, top, people)
         except (OSError, asyncio.CancelledError):
             self._changed.set()
             raise
+        if elsewhere:
+            self._forgotten |= elsewhere
+            for user in [user for user in self._people if self._digest(user) in elsewhere]:
+                del self._people[user], self._sayings[user]
+            self._publish()
 
-    def _write_file(self, number: int, top: Header, people: list[Remembered]) -> None:
+    def _write_file(self, number: int, top: Header, people: list[Remembered]) -> frozenset[str]:
+        """Write it, and give the digests of those who were forgotten by another process."""
         with self._writing:
             if number < self._written:
-                return
+                return frozenset()
             if self._broken:
                 self._path.replace(remembered_file.aside(self._path))
                 self._broken = False
+            # While a server is replaced there are two: nobody is to come back by the other's.
+            elsewhere = remembered_file.forgotten(self._path, top.salt) - set(top.forgotten)
+            if elsewhere:
+                top = remembered_file.header(top.salt, elsewhere.union(top.forgotten))
+                people = [one for one in people if self._digest(one.id) not in elsewhere]
             remembered_file.write(self._path, top, people)
             self._written = number
+            return elsewhere
 
     def _digest(self, user: str) -> str:
         salted = hmac.new(self._salt.encode(), user.encode(errors="replace"), hashlib.sha256)

@@ -75,6 +75,16 @@ def read(path: Path, *, people_max: int) -> tuple[Header, list[Remembered]] | No
     return top, [*people]
 
 
+def forgotten(path: Path, salt: str) -> frozenset[str]:
+    """The digests in a file of that salt; none where there is none, or it is of no use."""
+    try:
+        with path.open("rb") as file:
+            top = _header.decode(file.readline())
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return frozenset()
+    return frozenset(top.forgotten if top.salt == salt else ())
+
+
 def write(path: Path, top: Header, people: Iterable[Remembered]) -> None:
     """Put a file in the place of what is there, readable by its owner only; raises OSError.
 

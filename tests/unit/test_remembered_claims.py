@@ -172,6 +172,23 @@ async def test_forgetting_is_at_once_and_for_good(tmp_path: Path) -> None:
     assert not [word for word in ("ada", "eve", "nobody") if word in file.read_text()]
 
 
+async def test_nobody_comes_back_by_another_server_which_takes_ones_place(tmp_path: Path) -> None:
+    file = tmp_path / "claims"
+    async with running(opened(file)) as first:
+        first.remember(ADA)
+    async with running(opened(file)) as second:
+        assert await opened(file).forget("ada")
+        second.remember(person("bob"))
+        await until_said(second, "bob")
+    assert set(await said(opened(file))) == {"bob"}
+    async with running(opened(file)) as third:
+        third.remember(ADA)
+        third.remember(person("eve"))
+        await until_said(third, "eve")
+        assert set(await said(third)) == {"bob", "eve"}
+    assert "ada" not in file.read_text()
+
+
 BROKEN = [b"", b"{}\n", b"not at all\n", b'{"version":2,"salt":"s"}\n', b"\xff\x00" * 100]
 
 
