@@ -123,8 +123,17 @@ class KeycloakPeople:
         if not last.people:
             # So it says, too, to whom it lets ask for users and see none.
             says = "keycloak names no users"
-            change = f"{_CHANGES[Reason.FORBIDDEN]}, and see that {PREFIX}_REALM is right"
+            change = (
+                f"{_CHANGES[Reason.FORBIDDEN]}, and see that {PREFIX}_REALM and {PREFIX}_USER_ID"
+                " are right"
+            )
             return [*found, _finding(Level.WARNING, says, change)]
+        for name in _ATTRIBUTES:
+            attribute = getattr(self._settings, f"{name}_attribute")
+            if attribute and not any(getattr(person, name) for person in last.people.values()):
+                setting = f"{PREFIX}_{name.upper()}_ATTRIBUTE"
+                says = f"keycloak tells of nobody the attribute that {setting} names"
+                found.append(_finding(Level.WARNING, says, f"correct {setting}, or {_UNSHOWN}"))
         groups = f", {last.groups:,} groups" if self._settings.groups else "; groups are not read"
         return [*found, _finding(Level.OK, f"keycloak: {len(last.people):,} users{groups}")]
 
@@ -181,7 +190,9 @@ class KeycloakPeople:
 
         await all_users(self._api, settings, doubts, take)
         if nameless:
-            doubts.append(f"{nameless:,} users of keycloak have no {settings.user_id}")
+            doubts.append(
+                f"{nameless:,} users of keycloak have no {settings.user_id} ({PREFIX}_USER_ID)"
+            )
         last = self._last
         # The same object again, so that what was made of it need not be made anew.
         if last is not None and await asyncio.to_thread(_equal, last.people, people):
@@ -217,6 +228,9 @@ class KeycloakPeople:
         return f"{ORIGIN} {REASON_TEXT[failed.reason]}"
 
 
+# What a person has of attributes, as their settings name it.
+_ATTRIBUTES = ("country", "membership", "vo", "project")
+_UNSHOWN = "have the realm's user profile name it, or let administrators see unmanaged attributes"
 _LEFT_OUT = "raise what bounds it, or correct what is missing there"
 _CHANGES = {
     Reason.UNAUTHORIZED: f"correct {PREFIX}_CLIENT_ID and {PREFIX}_CLIENT_SECRET; the client needs"

@@ -113,10 +113,16 @@ async def test_attributes_that_are_named_are_read(keycloak: Keycloak, few: str) 
     named = {"country_attribute": "country", "vo_attribute": "vo", "project_attribute": "none"}
     async with asked(keycloak.url, few, **named, membership_attribute="status") as people:
         outcome = facts(await read(people))
+        found = await people.check()
     assert outcome[identity(3)] == expected(3, country="FR")
     assert outcome[identity(4)] == expected(
         4, country="ES", vo="vo.example.eu", membership=Membership.EXTERNAL
     )
+    nobody = "keycloak tells of nobody the attribute that OSCAR_METRICS_KEYCLOAK_{}_ATTRIBUTE names"
+    said = {each.says for each in found}
+    assert [name for name in ("COUNTRY", "VO", "PROJECT") if nobody.format(name) in said] == [
+        "PROJECT"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,9 @@ async def test_users_without_the_id_are_counted(keycloak: Keycloak, few: str) ->
     async with asked(keycloak.url, few, user_id="vo") as people:
         outcome = await read(people)
     assert isinstance(outcome, Partial)
-    assert outcome.notes == (f"{FEW - FEW // 4} users of keycloak have no vo",)
+    assert outcome.notes == (
+        f"{FEW - FEW // 4} users of keycloak have no vo (OSCAR_METRICS_KEYCLOAK_USER_ID)",
+    )
     assert set(outcome.facts) == {"vo.example.eu"}
 
 
