@@ -141,6 +141,37 @@ async def test_users_are_of_use_without_groups() -> None:
     assert set(outcome.facts) == {"a"}
 
 
+async def test_soon_after_the_start_nobody_waits_for_one_that_hangs() -> None:
+    hangs = asyncio.Event()
+
+    async def take(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hangs.wait()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    settings = KeycloakSettings(
+        url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+        client_secret=SECRET,
+        deadline_seconds=20,
+        limits=UpstreamLimits(timeout_seconds=20, attempts=1),
+    )
+    people = KeycloakPeople(settings, Telemetry(), lambda: NOW_NS)
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(people.run())
+            await asyncio.sleep(0)
+            # None of them has a deadline of its own.
+            for _ in range(100):
+                outcome = await people.read(NOW_NS)
+                assert isinstance(outcome, Unavailable)
+                assert outcome.notes == (STILL_READING,)
+            hangs.set()
+            task.cancel()
+    finally:
+        server.close()
+        await people.aclose()
+
+
 def test_that_they_are_being_read_may_be_told() -> None:
     said = Unavailable(origin="keycloak", notes=(STILL_READING,))
     assert discretion.discreet(said) == said
