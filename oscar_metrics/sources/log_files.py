@@ -242,10 +242,10 @@ def _stream_finding(stream: LogStream, met: Span | None, now_ns: int) -> Finding
     if met is None:
         says = f"samples of the files show no lines of {_WRITERS[stream]}"
         return _finding(Level.WARNING, says, "add the files that hold them")
-    says = (
-        f"lines of {_WRITERS[stream]}, by samples from {format_instant(met.start_ns)}"
-        f" to {format_instant(min(met.stop_ns, now_ns))}"
-    )
+    first, last = format_instant(met.start_ns), format_instant(min(met.stop_ns - 1, now_ns))
+    # Of a compressed file only the beginning is sampled, so there may be but one time.
+    to = "" if first == last else f" to {last}"
+    says = f"lines of {_WRITERS[stream]}, among them samples of {first}{to}"
     return _finding(Level.OK, says)
 
 
