@@ -67,8 +67,6 @@ class RememberedClaims:
         self._known: dict[str, Person] = {}
         self._salt = secrets.token_hex(16)
         self._forgotten: set[str] = set()
-        # Of each of them, what is said once it is published: to make all anew takes half a second.
-        self._sayings: dict[str, Person] = {}
         self._said: dict[str, Person] = {}
         self._problem = ""
         self._broken = False
@@ -142,7 +140,6 @@ class RememberedClaims:
         if self._unreadable:
             raise LedgerError(self._problem)
         known = self._people.pop(user, None) is not None
-        self._sayings.pop(user, None)
         self._known.pop(user, None)
         self._forgotten.add(self._digest(user))
         self._publish()
@@ -171,7 +168,6 @@ class RememberedClaims:
                 top, people = found
                 self._salt, self._forgotten = top.salt, set(top.forgotten)
                 self._people = OrderedDict((one.id, one) for one in people)
-                self._sayings = {one.id: _person(one) for one in people}
                 self._known = {one.id: _person(one) for one in self._people.values()}
         if self._problem:
             _log.error("what log-ins said cannot be used", problem=self._problem)
@@ -206,7 +202,7 @@ class RememberedClaims:
         if elsewhere:
             self._forgotten |= elsewhere
             for user in [user for user in self._people if self._digest(user) in elsewhere]:
-                del self._people[user], self._sayings[user]
+                del self._people[user], self._known[user]
             self._publish()
 
     def _write_file(self, number: int, top: Header, people: list[Remembered]) -> frozenset[str]:

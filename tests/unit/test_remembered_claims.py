@@ -182,11 +182,24 @@ async def test_nobody_comes_back_by_another_server_which_takes_ones_place(tmp_pa
         await until_said(second, "bob")
     assert set(await said(opened(file))) == {"bob"}
     async with running(opened(file)) as third:
+        third.remember(person("olga"))
+        await until_said(third, "olga")
+        await until_written(file, "olga")
+        assert await opened(file).forget("olga")
         third.remember(ADA)
         third.remember(person("eve"))
         await until_said(third, "eve")
-        assert set(await said(third)) == {"bob", "eve"}
+        await until_written(file, "eve")
+        third.remember(person("zoe"))
+        await until_said(third, "zoe")
+        assert set(await said(third)) == {"bob", "eve", "zoe"}
     assert "ada" not in file.read_text()
+
+
+async def until_written(file: Path, user: str) -> None:
+    async with asyncio.timeout(30):
+        while user not in await asyncio.to_thread(file.read_text):  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.01)
 
 
 BROKEN = [b"", b"{}\n", b"not at all\n", b'{"version":2,"salt":"s"}\n', b"\xff\x00" * 100]
