@@ -87,6 +87,7 @@ class User(msgspec.Struct, frozen=True, gc=False):
     id: str
     username: str | None = None
     email: str | None = None
+    email_verified: bool | None = msgspec.field(default=None, name="emailVerified")
     first_name: str | None = msgspec.field(default=None, name="firstName")
     last_name: str | None = msgspec.field(default=None, name="lastName")
     attributes: dict[str, list[str | None]] | None = None

@@ -19,6 +19,7 @@ from oscar_metrics.facts import Membership, Person
 from oscar_metrics.findings import Finding, Level
 from oscar_metrics.outcome import Ok, Outcome, Partial, Unavailable
 from oscar_metrics.resilience.asker import Asker, asker, asking_for
+from oscar_metrics.sources.country_names import known_country_code
 from oscar_metrics.sources.keycloak_api import ORIGIN, PREFIX, KeycloakApi, KeycloakSettings, User
 from oscar_metrics.sources.keycloak_paging import all_users, memberships
 from oscar_metrics.telemetry import Telemetry
@@ -268,10 +269,11 @@ def person_of(user: User, settings: KeycloakSettings, groups: tuple[str, ...]) -
     return Person(
         id=user_id,
         name=_text(f"{user.first_name or ''} {user.last_name or ''}"),
-        email=_text(user.email),
+        # Who may enter an address of their own would choose their membership by it.
+        email="" if user.email_verified is False else _text(user.email),
         groups=groups,
         membership=Membership(membership) if membership in list(Membership) else None,
-        country=attribute(settings.country_attribute),
+        country=known_country_code(attribute(settings.country_attribute)),
         vo=attribute(settings.vo_attribute),
         project=attribute(settings.project_attribute),
     )

@@ -64,6 +64,7 @@ def person(number: int) -> Json:
         "username": f"user{number:06}",
         "enabled": True,
         "email": f"user{number:06}@{'upv' if number % 2 else 'egi'}.example.eu",
+        "emailVerified": number % 10 > 0,
         "firstName": "User",
         "lastName": f"Number {number}",
         "attributes": {

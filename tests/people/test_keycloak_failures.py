@@ -188,6 +188,11 @@ def test_that_they_are_being_read_may_be_told() -> None:
             Person(id="a", membership=Membership.MEMBER, country="ES"),
         ),
         (User(id="a", attributes={"s": ["friend"]}), Person(id="a")),
+        # Who can write these chooses no VO by an address, and no row by a country.
+        (User(id="a", attributes={"c": ["ES:9|FR"]}), Person(id="a")),
+        (User(id="a", attributes={"c": ["portugal"]}), Person(id="a", country="PT")),
+        (User(id="a", email="a@b", email_verified=False), Person(id="a")),
+        (User(id="a", email="a@b", email_verified=True), Person(id="a", email="a@b")),
     ],
 )
 def test_what_a_user_is_made_of(user: User, expected: Person) -> None:
