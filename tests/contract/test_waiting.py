@@ -48,9 +48,7 @@ class TimedLogs(SaidLogs):
 @pytest.fixture(scope="module")
 def timed() -> Iterator[tuple[httpx.Client, TimedLogs]]:
     logs, telemetry = TimedLogs(), Telemetry()
-    sources = Sources(
-        geoip=GeoIP(None), roster=Rosters(), inventory=None, usage=None, logs=logs
-    )
+    sources = Sources(geoip=GeoIP(None), roster=Rosters(), inventory=None, usage=None, logs=logs)
     answering = Aggregator(
         sources,
         telemetry=telemetry,
@@ -119,9 +117,7 @@ class SlowTokens(KnownTokens):
 @pytest.mark.parametrize(("takes_seconds", "status"), [(0.5, 200), (60, 503)])
 def test_finding_out_who_asks_takes_of_the_same_time(takes_seconds: float, status: int) -> None:
     logs, telemetry = TimedLogs(), Telemetry()
-    sources = Sources(
-        geoip=GeoIP(None), roster=Rosters(), inventory=None, usage=None, logs=logs
-    )
+    sources = Sources(geoip=GeoIP(None), roster=Rosters(), inventory=None, usage=None, logs=logs)
     answering = Aggregator(
         sources, telemetry=telemetry, now_ns=lambda: NOW_NS, deadline_seconds=10.0
     )

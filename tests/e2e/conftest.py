@@ -97,8 +97,8 @@ def roster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def countries(geoip_database: Path) -> Countries:
     """How countries are decided where both are configured."""
     users = {
-        user: RosterUser(id=user, name=name, country=country)
-        for user, name, _membership, country in platform.roster_rows()
+        user: RosterUser(id=user, name=name, country=country, vo=vo, project=project)
+        for user, name, _membership, country, vo, project in platform.roster_rows()
     }
     roster = Roster(users=users)
     return Countries(GeoIP.open(geoip_database), roster)

@@ -198,9 +198,7 @@ async def test_usage_and_inventory_are_sealed_as_they_are_live(
     async with aclosing(client), usage.usage(limits=LIMITS) as source:
         inventory = KubernetesInventory(client, InventorySettings())
         scene.sealer = scene.new_sealer(
-            Sources(
-                geoip=GeoIP.open(None), roster=Rosters(), usage=source, inventory=inventory
-            )
+            Sources(geoip=GeoIP.open(None), roster=Rosters(), usage=source, inventory=inventory)
         )
         scene.now_ns = (hour + 1) * HOUR_NS + 10 * MINUTE_NS
         await scene.work()

@@ -316,8 +316,8 @@ def test_reports_of_a_scope_reconcile(
         assert row.unique_users_count == len(callers)
         # A service value is the row's own figure.
         asked = groupings.ONE_SERVICE[LogStream.EXECUTIONS]
-        count = figures.service_count(sight.calls(_log(executed), asked, None, row.key))
-        assert _facts(count).users == {key.user for key in of_scope if key.service == row.key}
+        counted = figures.service_count(sight.calls(_log(executed), asked, None, row.key))
+        assert _facts(counted).users == {key.user for key in of_scope if key.service == row.key}
 
 
 def _seen(sight: Sight, executed: dict[CallKey, int], reached: dict[CallKey, int]) -> Calls:
