@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import msgspec
 
-_WINDOW_SECONDS = 60.0
+_WINDOW_SECONDS = 60
 
 
 class FailedLogins:
@@ -38,7 +38,8 @@ class FailedLogins:
         window.failures += 1
         if window.failures <= self._per_minute:
             return 0
-        return math.ceil(window.since + _WINDOW_SECONDS - now)
+        # A sum of floats may be a little more than it is.
+        return min(math.ceil(window.since + _WINDOW_SECONDS - now), _WINDOW_SECONDS)
 
 
 class _Window(msgspec.Struct, gc=False):

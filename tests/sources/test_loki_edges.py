@@ -69,15 +69,19 @@ async def test_edges_that_a_deadline_leaves_unsure_are_gaps(loki: Loki) -> None:
     async with interposed(loki.url, hang_at_edges) as url:
         outcome = await streams.at(url).read(start_ns, start_ns + 2 * HOUR_NS, seconds=1)
     assert isinstance(outcome, Partial)
-    # Two windows at a time are read, each of which then waits for the edge where it begins.
-    first, second, *rest = outcome.gaps
+    # Two windows at a time are read, each of which then waits for the edge where it begins. The
+    # calls for these end a moment before the report, which may be enough to read one more.
+    first, second, *_ = outcome.gaps
+    assert first.span.start_ns == start_ns
     step_ns = second.span.start_ns - start_ns
     assert step_ns in (HOUR_NS, HOUR_NS // 2)
-    assert (first.span, second.span) == (
-        Span(start_ns, start_ns + 1),
-        Span(start_ns + step_ns, start_ns + step_ns + 1),
-    )
-    unread = Span(start_ns + 2 * step_ns, start_ns + 2 * HOUR_NS)
-    assert [gap.span for gap in rest] == ([unread] if unread.length_ns else [])
+    edges = [gap.span for gap in outcome.gaps if gap.span.length_ns == 1]
+    assert edges == [
+        Span(start_ns + n * step_ns, start_ns + n * step_ns + 1) for n in range(len(edges))
+    ]
+    assert len(edges) >= 2
+    unread = Span(start_ns + len(edges) * step_ns, start_ns + 2 * HOUR_NS)
+    rest = [gap.span for gap in outcome.gaps if gap.span not in edges]
+    assert rest == ([unread] if unread.length_ns else [])
     assert {gap.reason for gap in outcome.gaps} == {GapReason.DEADLINE}
-    assert total(outcome) == 2 * step_ns // (60 * SECOND_NS)
+    assert total(outcome) == len(edges) * step_ns // (60 * SECOND_NS)

@@ -261,6 +261,7 @@ def test_an_answer_to_another_question_is_not_counted(
 ODD_AND_HARMLESS = [
     *((upstream, way) for upstream in Upstream for way in HARMLESS),
     (Upstream.PROMETHEUS, another_question.REMARKS),
+    (Upstream.LOKI, another_question.LINES_TWICE),
 ]
 
 

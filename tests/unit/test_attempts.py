@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oscar_metrics.auth.attempts import FailedLogins
@@ -39,6 +39,7 @@ def test_the_address_that_failed_longest_ago_is_forgotten_first() -> None:
     assert failures.add("b", 1) == 0
 
 
+@example([(0, 68.25522234355087)] * 3, 1)
 @given(st.lists(st.tuples(st.integers(0, 50), st.floats(0, 200)), max_size=200), st.integers(1, 20))
 def test_no_more_addresses_are_kept_than_may_be(failed: list[tuple[int, float]], most: int) -> None:
     failures = FailedLogins(per_minute=2, addresses_most=most)
