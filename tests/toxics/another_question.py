@@ -166,6 +166,7 @@ OF_LOKI = tuple(
         "an-hour-later": _streams(_later),
         "one-an-hour-later": _streams(_one_later),
         "backward": _streams(lambda stream: stream["values"].reverse()),
+        "each-line-twice": _streams(_each_twice),
         "a-stream-twice": where(_lines, _result(lambda result: result * 2)),
         "of-another-stream": _streams(_of_another),
         "more-than-the-limit": where(_lines, changed(_too_many)),
@@ -263,6 +264,3 @@ OF_POD_LOGS = tuple(
     }.items()
 )
 LOKI_IS_OUT = always(lambda _: Reply.of(MARK.encode(), "503 Service Unavailable"))
-
-# As a Loki does that was sent them twice.
-LINES_TWICE = Way(name="each-line-twice", make=_streams(_each_twice))
