@@ -6,6 +6,11 @@ from enum import StrEnum
 
 import msgspec
 
+# Where an operator reads on, at the end of what to change.
+DOCS = "; see docs/pipeline.md, What check says"
+# The part of calls that has no country in the best of pipelines: those from within the cluster.
+FEW_WITHOUT_COUNTRY = 0.1
+
 
 class Level(StrEnum):
     """`problem`: numbers will be missing or wrong; `warning`: they may be; `ok`: all is well."""

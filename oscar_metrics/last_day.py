@@ -15,18 +15,15 @@ from oscar_metrics.facts import (
     ServiceKey,
     Usage,
 )
-from oscar_metrics.findings import Finding, Level
+from oscar_metrics.findings import DOCS, FEW_WITHOUT_COUNTRY, Finding, Level
 from oscar_metrics.live import Live
 from oscar_metrics.outcome import Outcome, Unavailable, not_understood
 from oscar_metrics.sources.line_forms import EXPECTED
 from oscar_metrics.sources.loki_answers import ORIGIN as LOKI
+from oscar_metrics.sources.prometheus_pods_check import named
 from oscar_metrics.timerange import DAY_NS, Span
 from oscar_metrics.wire import SourceName
 
-DOCS = "; see docs/pipeline.md, What check says"
-# Calls from within the cluster have no country in the best of pipelines.
-_FEW = 0.1
-_MOST_NAMES = 5
 _WAYS = {
     CountryFrom.LABEL: "by a label",
     CountryFrom.GEOIP: "by the GeoIP database",
@@ -81,7 +78,7 @@ def countries(logs: Iterable[CallLog], *, has_geoip: bool) -> list[Finding]:
     said = ", ".join(f"{ways[way]:,} {text}" for way, text in _WAYS.items() if ways[way])
     says = f"of {total:,} calls of the last day the country is told: {said}"
     source = SourceName.COUNTRIES
-    if ways[CountryFrom.NOTHING] <= _FEW * total:
+    if ways[CountryFrom.NOTHING] <= FEW_WITHOUT_COUNTRY * total:
         return [Finding(source=source, level=Level.OK, says=says)]
     change = (
         "their addresses are private, cut off, or in no database: see that the gateway hands on"
@@ -119,14 +116,12 @@ def without_cpu(
     if not idle:
         says = f"all {len(ran)} services that were called in the last day have CPU time"
         return [Finding(source=SourceName.USAGE, level=Level.OK, says=says)]
-    names = ", ".join(f"{key.namespace}/{key.service}" for key in idle[:_MOST_NAMES])
-    more = f" and {len(idle) - _MOST_NAMES} more" if len(idle) > _MOST_NAMES else ""
     return [
         Finding(
             source=SourceName.USAGE,
             level=Level.WARNING,
             says=f"{len(idle)} of {len(ran)} services that were called in the last day have no CPU"
-            f" time: {names}{more}",
+            f" time: {named(idle)}",
             change="scrape the kubelets of all nodes they run on at least every 30 s, and keep"
             f" their namespaces and the labels of their pods{DOCS}",
         )

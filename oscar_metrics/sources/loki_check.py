@@ -10,11 +10,11 @@ import msgspec
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import LogStream
-from oscar_metrics.findings import Finding, Level
+from oscar_metrics.findings import DOCS, Finding, Level
 from oscar_metrics.sources.logql import LogQuery
 from oscar_metrics.sources.loki_answers import ORIGIN
 from oscar_metrics.sources.loki_api import LokiApi, ServerLimits
-from oscar_metrics.sources.loki_stream_check import DOCS, StreamCheck
+from oscar_metrics.sources.loki_stream_check import StreamCheck
 from oscar_metrics.sources.loki_survey import failures
 from oscar_metrics.timerange import DAY_NS, Span
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from oscar_metrics.errors import Reason, UpstreamError
 from oscar_metrics.facts import LogStream
-from oscar_metrics.findings import Finding, Level
+from oscar_metrics.findings import DOCS, FEW_WITHOUT_COUNTRY, Finding, Level
 from oscar_metrics.sources import loki_samples
 from oscar_metrics.sources.line_forms import EXPECTED, form_of
 from oscar_metrics.sources.logql import (
@@ -28,15 +28,10 @@ from oscar_metrics.timerange import DAY_NS, HOUR_NS, SLOT_NS, Span, format_insta
 
 _T = TypeVar("_T")
 
-# Where an operator reads on.
-DOCS = "; see docs/pipeline.md, What check says"
-
 _SLOTS_A_DAY = DAY_NS // SLOT_NS
 # A collector that stopped longer ago is named as such.
 _FRESH_NS = HOUR_NS
 _SAMPLE_LINES = 1000
-# Calls from within the cluster have no country in the best of pipelines.
-_FEW = 0.1
 _HOPELESS = frozenset({Reason.CONNECT, Reason.TLS, Reason.OPEN, Reason.UNAUTHORIZED})
 
 
@@ -146,7 +141,7 @@ class StreamCheck:
         unlabelled = without_labels(self._query, COUNTRY_LABELS)
         without = min(lines, sum((await self._by_slot(counted_by_slot(unlabelled))).values()))
         says = f"{without / lines:.0%} of {lines:,} lines of the last day have no country label"
-        if without <= _FEW * lines:
+        if without <= FEW_WITHOUT_COUNTRY * lines:
             self._ok(says)
             return
         silent, pods = loki_samples.pods_without_country(self._streams)

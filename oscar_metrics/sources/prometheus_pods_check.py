@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from oscar_metrics.errors import REASON_TEXT, UpstreamError
 from oscar_metrics.facts import ServiceKey
-from oscar_metrics.findings import Finding, Level
+from oscar_metrics.findings import DOCS, Finding, Level
 from oscar_metrics.outcome import Unavailable
 from oscar_metrics.sources import promql
 from oscar_metrics.sources.narrowing import TOO_MUCH
@@ -20,7 +20,6 @@ from oscar_metrics.sources.prometheus_api import ORIGIN, PrometheusApi
 from oscar_metrics.sources.prometheus_labels import POD_LABEL_NAMES, PodKey, ServiceNames
 from oscar_metrics.sources.prometheus_windows import Window
 
-DOCS = "; see docs/pipeline.md, What check says"
 _MOST_NAMES = 5
 # A job that ends at once is missed now and then by any scraping.
 _FEW_PODS = 0.05
